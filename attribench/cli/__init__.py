@@ -1,0 +1,38 @@
+"""The command line: one thin file per verb. Loads no torch until a verb needs it."""
+
+from __future__ import annotations
+
+import typer
+
+from attribench import __version__
+from attribench.cli.list import list_plugins
+from attribench.cli.plugins import show_plugins
+from attribench.cli.run import run
+from attribench.cli.show import show
+
+app = typer.Typer(
+    name="attribench",
+    help="Benchmark of training-data attribution methods for text-to-image diffusion models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"attribench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Which training images made this picture, and which method can be trusted to say?"""
+
+
+app.command("run")(run)
+app.command("list")(list_plugins)
+app.command("show")(show)
+app.command("plugins")(show_plugins)

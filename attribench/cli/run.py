@@ -1,0 +1,60 @@
+"""`attribench run`: methods on a data set, from training to the table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Opt = typer.Option
+
+
+def run(
+    replay: Annotated[Optional[Path], typer.Argument(metavar="[RUN.TOML]", help="Do again what this file says.")] = None,
+    method: Annotated[list[str], Opt("--method", "-m", help="A method; several share one training.")] = [],  # noqa: B006
+    dataset: Annotated[Optional[str], Opt("--dataset", "-d", help="The data set.")] = None,
+    protocol: Annotated[Optional[str], Opt(help="The experiment; default: the data set's own.")] = None,
+    edition: Annotated[Optional[str], Opt(help="mini (shipped) or paper (needs --data-root).")] = None,
+    preset: Annotated[Optional[str], Opt(help="Counts and hyper-parameters; default: the edition's.")] = None,
+    data_root: Annotated[Optional[Path], Opt(help="Folder of the real data, in the authors' layout.")] = None,
+    model: Annotated[Optional[str], Opt(help="Base model: a diffusers folder or hub id; default: by edition.")] = None,
+    split: Annotated[Optional[str], Opt(help="dev (to tune on) or test.")] = None,
+    seed: Annotated[Optional[int], Opt(help="Seed of studies, trainings and generations.")] = None,
+    limit: Annotated[Optional[int], Opt(min=1, help="At most so many queries per study and variant.")] = None,
+    param: Annotated[
+        list[str], Opt("--param", "-p", help="method.name=value, or protocol.name=value. Repeatable.")
+    ] = [],  # noqa: B006
+    plugin: Annotated[list[Path], Opt(help="A Python file that defines a plugin. It runs with your rights.")] = [],  # noqa: B006
+    device: Annotated[Optional[str], Opt(help="auto, cpu or cuda.")] = None,
+    workers: Annotated[Optional[str], Opt(help="auto, or a number; 0: no scheduler, for debugging.")] = None,
+    scheduler: Annotated[Optional[str], Opt(help="Address of a running Dask scheduler (tcp://…).")] = None,
+    store: Annotated[Optional[Path], Opt(help="Where artifacts are kept and found again.")] = None,
+    out: Annotated[Optional[Path], Opt(help="Run folder; default: runs/<data set>-<time>.")] = None,
+    dry_run: Annotated[bool, Opt("--dry-run", help="Show the steps, what is cached, and what it would cost.")] = False,
+    json: Annotated[bool, Opt("--json", help="The record's rows, one JSON object a line.")] = False,
+) -> None:
+    """Run methods on a data set: train, generate, attribute, measure.
+
+    Example: attribench run --method montrage --dataset artchive
+    """
+    from attribench import job
+    from attribench.cli import screen
+
+    config = job.RunConfig.gather(
+        replay,
+        methods=method, dataset=dataset, protocol=protocol, edition=edition, preset=preset, data_root=data_root,
+        model=model, split=split, seed=seed, limit=limit, params=param, plugins=plugin, device=device,
+        workers=workers, scheduler=scheduler, store=store, out=out,
+    )  # fmt: skip
+    prepared = job.prepare(config)
+    if dry_run:
+        screen.dry_run(prepared, as_json=json)
+        return
+    screen.announce(prepared, quiet=json)
+    result = job.run(prepared, screen.listener(as_json=json))
+    screen.result(result, as_json=json)
+    if result.failure is not None:
+        print(f"attribench: {result.failure}", file=sys.stderr)
+        raise typer.Exit(result.failure.exit_code)

@@ -1,0 +1,18 @@
+"""`attribench show`: the table of a finished run, from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def show(
+    run: Annotated[Path, typer.Argument(help="A run folder (it holds record.parquet).")],
+    json: Annotated[bool, typer.Option("--json", help="The rows, one JSON object a line.")] = False,
+) -> None:
+    """Show the table of a finished run, after checking the record's invariants."""
+    from attribench.cli import screen
+
+    screen.record(run, as_json=json)

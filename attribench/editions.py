@@ -1,0 +1,111 @@
+"""Opening a data set: which edition, from where, and a hash of what was read.
+
+`paper` is the real data under a root that the user names; `mini` ships with the package in the same layout
+and is read by the same adapter. A data set plugin from elsewhere ships its own mini edition by a classmethod
+`mini_root() -> Path`, and says what to expect under a data root by an attribute `layout`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+
+from attribench import plugins
+from attribench.confined import file_size, read_bytes, shown
+from attribench.errors import AttribenchError, DatasetError, UsageError
+from attribench.images import BYTE_LIMIT
+from attribench.interface import Dataset, Edition
+
+
+def open_dataset(
+    name_or_plugin: str | plugins.Plugin, edition: Edition | None = None, data_root: Path | None = None
+) -> Dataset:
+    """The data set's `paper` edition under `data_root`, or without one its `mini` edition.
+
+    Raises UsageError where `edition` and `data_root` contradict each other, and DatasetError where the files
+    are not there or not in the layout.
+    """
+    plugin = plugins.find("dataset", name_or_plugin) if isinstance(name_or_plugin, str) else name_or_plugin
+    if edition == "mini" and data_root is not None:
+        raise UsageError(
+            f"--edition mini takes no --data-root ({shown(str(data_root))}): the mini edition ships with the package; "
+            "drop one of the two"
+        )
+    if edition == "paper" and data_root is None:
+        raise UsageError(
+            f"--edition paper needs --data-root, a folder with {plugin.name} as its authors publish it: {_layout(plugin.load())}"
+        )
+    adapter = plugin.load()
+    if data_root is None:
+        return _read(plugin, adapter, _mini_root(plugin, adapter), "mini")
+    _require_folder(plugin, data_root, _layout(adapter))
+    return _read(plugin, adapter, data_root, "paper")
+
+
+def fingerprint(dataset: Dataset, image_ids: Iterable[str]) -> str:
+    """sha256 over the ids and the bytes of these images, whatever their order: the key of what is made from them."""
+    digest = hashlib.sha256()
+    for image_id in sorted(set(image_ids)):
+        digest.update(hashlib.sha256(image_id.encode()).digest())
+        digest.update(hashlib.sha256(read_bytes(dataset.root, image_id, BYTE_LIMIT)).digest())
+    return digest.hexdigest()
+
+
+def catalogue_fingerprint(dataset: Dataset) -> str:
+    """sha256 over concepts, prompts, captions, image ids and file sizes, without reading a picture."""
+    images = [image for concept in dataset.concepts for image in dataset.images(concept.name)]
+    catalogue = {
+        "name": dataset.name,
+        "prompts": [*dataset.monitoring_templates, dataset.basic_template, dataset.mixed_template],
+        "concepts": [asdict(concept) for concept in dataset.concepts],
+        "images": sorted((image.id, image.concept, image.caption, file_size(dataset.root, image.id)) for image in images),
+    }
+    return hashlib.sha256(json.dumps(catalogue, sort_keys=True).encode()).hexdigest()
+
+
+def _layout(adapter: type) -> str:
+    return getattr(adapter, "layout", "its public layout")
+
+
+def _mini_root(plugin: plugins.Plugin, adapter: type) -> Path:
+    own = getattr(adapter, "mini_root", None)
+    root = own() if own is not None else Path(str(files("attribench") / "assets" / "editions" / plugin.name))
+    if not root.is_dir():
+        raise DatasetError(
+            f"{plugin.name} has no mini edition at {shown(str(root))}; reinstall attribench if it should, "
+            f"or name a folder with --data-root: {_layout(adapter)}"
+        )
+    return root
+
+
+def _require_folder(plugin: plugins.Plugin, root: Path, layout: str) -> None:
+    try:
+        if not root.exists():
+            what = "does not exist"
+        elif not root.is_dir():
+            what = "is not a folder"
+        elif not any(root.iterdir()):
+            what = "is empty"
+        else:
+            return
+    except (OSError, ValueError) as error:
+        what = f"cannot be read ({error})"
+    raise DatasetError(
+        f"--data-root {shown(str(root))} {what}; {plugin.name} expects there {layout}; without --data-root the mini edition runs"
+    )
+
+
+def _read(plugin: plugins.Plugin, adapter: type, root: Path, edition: Edition) -> Dataset:
+    try:
+        return adapter(root, edition)
+    except AttribenchError:
+        raise
+    except Exception as error:
+        raise DatasetError(
+            f"the data set plugin {plugin.name!r} ({plugin.origin}) raised {type(error).__name__}: {shown(str(error))} "
+            f"while reading {shown(str(root))}; mend the plugin"
+        ) from error

@@ -1,0 +1,200 @@
+"""A step: a plain function with all that its results depend on, and what it sees when it runs.
+
+    def train(ctx):
+        model = load(ctx.input("base"))
+        for epoch in range(ctx.params["epochs"]):
+            ...
+            ctx.report(epoch + 1, ctx.params["epochs"])
+        save(model, ctx.out("weights"))
+
+    base = Step("download", download, {"model": "tiny"}, {}, {"folder": None})
+    trained = Step("train", train, {"epochs": 3}, {"base": base["folder"]}, {"weights": None})
+
+Each output is one artifact. Its key is a token of the function's qualified name, its version, the
+parameters, the keys of the inputs, the output's name and that output's own identity. So asking one
+training for a further observation (a further output) leaves the key of its weights as it was. The
+label, the estimate, the device and the place of the store do not enter a key.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from attribench.engine.claim import Claim
+from attribench.engine.identity import NotHashable, qualified_name, token
+from attribench.engine.store import RESUME, ArtifactStore
+from attribench.errors import MethodError, UsageError
+
+
+@dataclass(frozen=True)
+class Ref:
+    """One output of a step, as the input of another."""
+
+    step: Step
+    output: str
+
+    @property
+    def key(self) -> str:
+        """The artifact's key."""
+        return self.step.keys[self.output]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A function and all that its results depend on. Two steps are equal if all their keys are.
+
+    Raises UsageError for a function that other processes cannot import, and for values that cannot be
+    hashed for sure.
+    """
+
+    name: str
+    """The kind of step ("train"): what progress and estimates are grouped by."""
+    function: Callable[[StepContext], None]
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Ref]
+    outputs: Mapping[str, Any]
+    """Name of each output and what identifies it beyond the step (None, or say an observer)."""
+    version: int = 1
+    """Raise it when the same parameters come to mean another result."""
+    gpu: bool = False
+    """Whether it runs on the accelerator, if the run has one."""
+    label: str = ""
+    """What tells it from others of its kind, for people ("study 3")."""
+    estimate: Mapping[str, float] | None = None
+    """What it may cost, before the store knows better: "seconds", "peak_bytes", "bytes"."""
+
+    def __post_init__(self) -> None:
+        _require_importable(self)
+        for name, ref in self.inputs.items():
+            if ref.output not in ref.step.outputs:
+                raise UsageError(
+                    f"step {self}: its input {name!r} is the output {ref.output!r} of step {ref.step}, "
+                    f"which has only {', '.join(ref.step.outputs)}"
+                )
+        if not self.outputs:
+            raise UsageError(f"step {self} has no output; name at least one")
+        self.keys  # a value that cannot be hashed is reported where the step is made
+
+    def __getitem__(self, output: str) -> Ref:
+        return Ref(self, output)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.label}".strip()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Step) and self.keys == other.keys
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.keys.values()))
+
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        """The key of each output."""
+        try:
+            base = token(
+                {
+                    "function": qualified_name(self.function),
+                    "version": self.version,
+                    "params": token(self.params, "params"),
+                    "inputs": {name: ref.key for name, ref in self.inputs.items()},
+                },
+                "step",
+            )
+            return {
+                name: token([base, name, identity], f"outputs[{name!r}]") for name, identity in self.outputs.items()
+            }
+        except NotHashable as error:
+            raise UsageError(f"step {self}: {error}") from None
+
+
+def _require_importable(step: Step) -> None:
+    """A key names the function, and a worker imports it by that name: so the name must lead to it."""
+    function = step.function
+    module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module == "__main__" or getattr(sys.modules.get(module), path, None) is not function:
+        raise UsageError(
+            f"step {step}: {path or function!r} of {module} cannot be found by its name; "
+            "use a function defined at the top of an importable module (no lambda, closure or partial)"
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A step in the form that travels to a worker: keys in place of steps."""
+
+    name: str
+    title: str
+    function: Callable[[StepContext], None]
+    params: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, Any]
+    keys: Mapping[str, str]
+    device: str
+
+    @classmethod
+    def of(cls, step: Step, device: str) -> Job:
+        """The job of a step in a run on `device`; steps that ask for no accelerator run on the CPU."""
+        return cls(
+            name=step.name,
+            title=str(step),
+            function=step.function,
+            params=dict(step.params),
+            inputs={name: ref.key for name, ref in step.inputs.items()},
+            outputs=dict(step.outputs),
+            keys=step.keys,
+            device=device if step.gpu else "cpu",
+        )
+
+
+class StepContext:
+    """What a step's function sees: parameters and inputs to read, folders to write, progress to report."""
+
+    def __init__(self, job: Job, store: ArtifactStore, report: Callable[[int, int, str], None]) -> None:
+        self.params = job.params
+        self.device = job.device
+        self.wanted: Mapping[str, Any] = {
+            name: identity for name, identity in job.outputs.items() if not store.has(job.keys[name])
+        }
+        """The outputs to make, with their identities: those not in the store."""
+        self.claims: dict[str, Claim] = {}
+        self._report = report
+        self._job = job
+        self._store = store
+
+    def report(self, done: int, total: int, note: str = "") -> None:
+        """How far this step is. Call it often and at moments where stopping is safe: a cancelled run stops here."""
+        self._report(done, total, note)
+
+    def input(self, name: str) -> Path:
+        """The folder of an input, to read. Raises StoreError if it is damaged."""
+        return self._store.path(self._job.inputs[name])
+
+    def input_manifest(self, name: str) -> dict[str, Any]:
+        """What the store knows of an input: "cost", "files", "versions" and so on."""
+        return self._store.manifest(self._job.inputs[name])
+
+    def present(self, name: str) -> Path | None:
+        """The folder of one of this step's own outputs that an earlier run made, or None."""
+        return None if name in self.wanted else self._store.path(self._job.keys[name])
+
+    def out(self, name: str) -> Path:
+        """The folder to write an output to. After a kill it holds what was written before.
+
+        An output that needs no file is made by calling this and writing nothing.
+        """
+        if name not in self.wanted:
+            raise MethodError(f"step {self._job.title} writes the output {name!r}, which is not wanted")
+        if name not in self.claims:
+            self.claims[name] = self._store.claim(self._job.keys[name])
+        return self.claims[name].folder
+
+    def resume(self, name: str) -> Path:
+        """A folder for checkpoints of an unfinished output: there after a kill, never part of the artifact."""
+        folder = self.out(name) / RESUME
+        folder.mkdir(exist_ok=True)
+        return folder

@@ -1,0 +1,396 @@
+"""The contracts between the bench and its plugins, and the plain values that pass between them.
+
+A method author needs this page and nothing else. In short:
+
+    @dataclass(frozen=True, kw_only=True)
+    class PixelCosine(AttributionMethod):
+        '''Cosine between flattened pictures.'''
+        name = "pixel"
+        needs = Access.FEATURES
+        size: int = 32                                  # a field is a hyper-parameter, and the identity
+
+        def fit(self, study, state):                    # see the training images once, keep arrays
+            state["train"] = flatten(study.train, self.size)
+
+        def score(self, study, state, queries):         # [n_query, n_train], higher = more influential
+            return Scores.of(queries, study.train, flatten(queries, self.size) @ state["train"].T)
+
+Data sets know no model, protocols know no method, methods know no data set and no truth. Nothing here
+imports torch.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from attribench.errors import MethodError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from attribench.diffusion.model import DiffusionModel
+
+Edition = Literal["mini", "paper"]
+Split = Literal["dev", "test"]
+
+
+# ---------------------------------------------------------------------------------------- data sets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concept:
+    """One object or one artist: what a customization is taught, and what a query is labelled with."""
+
+    name: str
+    class_word: str
+    """The plain noun ("teddy bear"); for a style, how a person would name the artist."""
+    split: Split
+    prompt: str
+    """The training prompt with its placeholder: "photo of a {modifier} teddy bear"."""
+    phrase: str
+    """What replaces {concept} in a prompt, with its placeholder: "{modifier} teddy bear"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """One picture of a data set. `id` is its posix path below the root, hence stable and sorted."""
+
+    id: str
+    concept: str
+    caption: str
+    """What a person sees, without the concept's name for styles; used by text baselines."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding of `Dataset.verify`: which file, what is wrong, what to do."""
+
+    file: str
+    fault: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.fault}; {self.remedy}"
+
+
+class Dataset(ABC):
+    """Files, captions, concepts and prompts of one data set, read from a root in its public layout.
+
+    The constructor reads the layout (not the pixels) and raises DatasetError when it does not hold.
+    """
+
+    name: ClassVar[str]
+    default_protocol: ClassVar[str]
+    citation: ClassVar[str]
+    licence: ClassVar[str]
+    monitoring_templates: ClassVar[tuple[str, ...]]
+    """Prompt templates with `{concept}`."""
+    basic_template: ClassVar[str] = "An image of {concept}."
+    mixed_template: ClassVar[str] = "{concept1} and {concept2} together."
+
+    def __init__(self, root: Path, edition: Edition) -> None:
+        self.root = root
+        self.edition: Edition = edition
+
+    @property
+    @abstractmethod
+    def concepts(self) -> tuple[Concept, ...]:
+        """All concepts, sorted by name."""
+
+    @abstractmethod
+    def images(self, concept: str) -> tuple[ImageRecord, ...]:
+        """The pictures of one concept, sorted by id."""
+
+    @abstractmethod
+    def load(self, image_id: str) -> Image:
+        """The RGB picture. Raises DatasetError for one that is missing, truncated, huge or outside the root."""
+
+    @abstractmethod
+    def verify(self) -> list[Problem]:
+        """Every missing, unreadable, truncated or duplicate file, in one go."""
+
+
+# ---------------------------------------------------------------------------------- what is studied
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainImage:
+    """A training picture as the customization saw it."""
+
+    id: str
+    prompt: str
+    """The training prompt, modifier token included: "photo of a <new1> teddy bear"."""
+    caption: str
+    concept: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationCase:
+    """A prompt and a noise seed: one picture that the trained model is to generate."""
+
+    id: str
+    prompt: str
+    """With modifier tokens, as the model gets it."""
+    plain_prompt: str
+    """The same with the concepts' class words, as a text encoder that knows no modifier gets it."""
+    seed: int
+    concepts: tuple[str, ...]
+    """Ground truth; methods never see it."""
+    modifiers: tuple[str, ...]
+    """The modifier tokens in the prompt, in order; what a method may know of the concepts."""
+    variant: str
+    """"un-mixed" or "mixed" here; each protocol names its own."""
+    role: Literal["fit", "query"]
+    """"fit": a method may learn from the picture and its attribution table column. "query": held out."""
+
+
+class Pictures:
+    """Pictures in a fixed order, decoded when asked for. `ids` is the order of every array made from them."""
+
+    def __init__(self, ids: Sequence[str], loader: Any) -> None:
+        self.ids = tuple(ids)
+        self._load = loader
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Image:
+        return self._load(self.ids[index])
+
+    def __iter__(self) -> Iterator[Image]:
+        return (self[i] for i in range(len(self)))
+
+
+class TrainingImages(Pictures):
+    """The images behind a trained model. No concept label: what groups them is in their prompts."""
+
+    def __init__(self, images: Sequence[TrainImage], loader: Any) -> None:
+        super().__init__([image.id for image in images], loader)
+        self.prompts = tuple(image.prompt for image in images)
+        self.captions = tuple(image.caption for image in images)
+
+
+class Queries(Pictures):
+    """Generated pictures with their prompts."""
+
+    def __init__(self, cases: Sequence[GenerationCase], loader: Any) -> None:
+        super().__init__([case.id for case in cases], loader)
+        self.prompts = tuple(case.prompt for case in cases)
+        self.plain_prompts = tuple(case.plain_prompt for case in cases)
+        self.modifiers = tuple(case.modifiers for case in cases)
+        self.seeds = tuple(case.seed for case in cases)
+        self.monitored = tuple(case.role == "fit" for case in cases)
+
+
+class Access(enum.Flag):
+    """What a method may touch. The engine grants just that."""
+
+    FEATURES = 0
+    """Images, prompts and captions: always granted."""
+    GRADIENTS = enum.auto()
+    """The trained model."""
+    CHECKPOINTS = enum.auto()
+    """Models along the way, or an ensemble."""
+    TRAINING = enum.auto()
+    """What its observers saw during training, and the generations of the monitored prompts."""
+
+
+class Study(ABC):
+    """One trained model, its training images and its monitored generations, as far as a method may see them."""
+
+    id: str
+    edition: Edition
+    seed: int
+    """The seed of a method that draws random numbers. Nothing else may be drawn from."""
+    device: str
+    flips: bool
+    """Whether training used horizontal flips: then each training image is scored in both versions."""
+    train: TrainingImages
+
+    @property
+    @abstractmethod
+    def model(self) -> DiffusionModel:
+        """The trained model. Needs Access.GRADIENTS."""
+
+    @property
+    @abstractmethod
+    def generations(self) -> Queries:
+        """Pictures generated for the monitored prompts, to learn from. Needs Access.TRAINING."""
+
+    @abstractmethod
+    def observation(self, observer: TrainingObserver) -> Mapping[str, np.ndarray]:
+        """The arrays that this observer kept. Needs Access.TRAINING."""
+
+
+# ---------------------------------------------------------------------------------------- observing
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingObserver(ABC):
+    """Watches a training without changing it. The fields are the identity, as for a method."""
+
+    @abstractmethod
+    def start(self, model: DiffusionModel, n_train: int) -> Watch:
+        """Called once, before the first step, with the model that is about to be trained."""
+
+
+class Watch(ABC):
+    """One observer at one training. It may read the model; it may not touch weights, gradients or the RNG."""
+
+    @abstractmethod
+    def after_step(self, rows: Sequence[int]) -> None:
+        """Called after every optimizer step with the rows (training images) of its batch, in batch order."""
+
+    @abstractmethod
+    def finish(self) -> dict[str, np.ndarray]:
+        """Called once after the last step; the arrays are stored as they are."""
+
+
+# ------------------------------------------------------------------------------------------ methods
+
+
+class State(Mapping[str, np.ndarray]):
+    """Named arrays on disk, one `.npy` each. Reading maps the file, so that nothing big sits in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, name: str) -> Path:
+        if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
+            raise MethodError(f"{name!r} cannot name an array: use letters, digits, '.', '-' and '_'")
+        return self._folder / f"{name}.npy"
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+        np.save(self._path(name), array, allow_pickle=False)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        path = self._path(name)
+        if not path.exists():
+            raise KeyError(name)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+        """A new array on disk to be written block by block; opens the one that is there after a kill."""
+        path = self._path(name)
+        if path.exists():
+            return np.load(path, mmap_mode="r+", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.stem for path in sorted(self._folder.glob("*.npy")))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self._folder.glob("*.npy"))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Attribution scores: values [n_query, n_train] float32 with the ids of both axes.
+
+    Higher = more influential: removing that image hurts the query.
+    """
+
+    values: np.ndarray
+    query_ids: tuple[str, ...]
+    train_ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float32)
+        expected = (len(self.query_ids), len(self.train_ids))
+        if values.shape != expected:
+            raise MethodError(f"scores have shape {values.shape}, expected [n_query, n_train] = {expected}")
+        if not np.isfinite(values).all():
+            bad = int((~np.isfinite(values)).sum())
+            raise MethodError(f"{bad} of {values.size} scores are NaN or infinite; a method must return finite scores")
+        object.__setattr__(self, "values", values)
+
+    @classmethod
+    def of(cls, queries: Queries, train: TrainingImages, values: Any) -> Self:
+        """Scores [n_query, n_train] from an array or tensor in the order of `queries` and `train`."""
+        array = values.detach().cpu().numpy() if hasattr(values, "detach") else values
+        return cls(np.asarray(array), queries.ids, train.ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributionMethod(ABC):
+    """A way to score training images for a generated one. Fields = hyper-parameters = identity.
+
+    The docstring's first line says what it is, then the paper, what it needs and what it costs.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[Access] = Access.FEATURES
+    stochastic: ClassVar[bool] = False
+    """True if `study.seed` matters; the protocol then averages its metrics over several seeds."""
+    control: ClassVar[bool] = False
+    """True for a method that is there to be beaten, or to show the value of chance."""
+    version: ClassVar[int] = 1
+    """Raise it when the same hyper-parameters come to mean other scores; old results are then not reused."""
+
+    def resolve(self, edition: Edition) -> Self:
+        """This method with every "auto" field made concrete for an edition; what the record shows."""
+        return self
+
+    def skip(self, edition: Edition) -> str | None:
+        """Why it cannot run here, or None. Asked before anything is trained."""
+        return None
+
+    def observers(self, cases: Sequence[GenerationCase]) -> tuple[TrainingObserver, ...]:
+        """What to watch training with. `cases` are all pictures that will be generated."""
+        return ()
+
+    def fit(self, study: Study, state: State) -> None:
+        """Prepare for queries; keep arrays in `state`. What it costs is timed as `fit_seconds`."""
+
+    @abstractmethod
+    def score(self, study: Study, state: State, queries: Queries) -> Scores:
+        """Scores [n_query, n_train] for queries of this study. Timed as `query_seconds`."""
+
+
+# ------------------------------------------------------------------------------------------ metrics
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of the queries of one study: [n_query, n_train] arrays with the ids of both axes."""
+
+    query_ids: tuple[str, ...]
+    train_ids: tuple[str, ...]
+    relevant: np.ndarray
+    """bool: the training image shows a concept of the query's prompt."""
+    tables: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """float: attributions of these queries from elsewhere, by name ("table": columns of MONTRAGE's M)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(ABC):
+    """A pure function of scores and truth with one value per query."""
+
+    higher_is_better: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """As in the papers: "recall@5"."""
+
+    @abstractmethod
+    def values(self, scores: np.ndarray, truth: Truth) -> np.ndarray:
+        """[n_query] float64 for scores [n_query, n_train]; NaN where the metric is not defined for a query."""
+
+    @abstractmethod
+    def chance(self, truth: Truth) -> np.ndarray:
+        """[n_query] float64: the expected value of a method that ranks at random."""

@@ -1,0 +1,323 @@
+"""The main job: from a command line or a `run.toml` to a run folder.
+
+    gather the configuration ─► find plugins, open the data ─► plan the studies ─► steps ─► execute ─► evaluate
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import tomli_w
+
+from attribench import __version__, plugins
+from attribench.editions import open_dataset
+from attribench.engine.progress import Listener
+from attribench.engine.run import Outcome, execute
+from attribench.engine.steps import Step
+from attribench.engine.store import ArtifactStore
+from attribench.errors import AttribenchError, MethodError, UsageError
+from attribench.interface import AttributionMethod, Dataset, Edition, Split
+from attribench.protocols.protocol import Protocol
+from attribench.study.plan import StudyPlan
+from attribench.study.steps import SCORES, fit_step, generate_step, score_step, train_step
+
+PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
+RECORDED_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "scipy", "dask")
+
+
+class RunConfig(pydantic.BaseModel):
+    """What a run was asked to do; written to `run.toml`, from which it can be done again."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    methods: tuple[str, ...] = ()
+    dataset: str
+    protocol: str | None = None
+    edition: Edition | None = None
+    preset: str | None = None
+    data_root: Path | None = None
+    model: str | None = None
+    split: Split = "test"
+    seed: int = 0
+    limit: int | None = None
+    params: dict[str, dict[str, Any]] = {}
+    plugins: tuple[Path, ...] = ()
+    device: str = "auto"
+    workers: str = "auto"
+    scheduler: str | None = None
+    store: Path | None = None
+    out: Path | None = None
+
+    @classmethod
+    def gather(cls, replay: Path | None, **options: Any) -> RunConfig:
+        """From a `run.toml`, from command-line options, or from both: options that are given win."""
+        values: dict[str, Any] = {}
+        if replay is not None:
+            try:
+                values = tomllib.loads(replay.read_text())
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise UsageError(f"cannot read {replay}: {error}; give the run.toml of an earlier run") from error
+        given = {key: value for key, value in options.items() if value not in (None, [], ())}
+        if "params" in given:
+            given["params"] = _parameters(given["params"], values.get("params", {}))
+        values |= given
+        if "dataset" not in values:
+            raise UsageError("say which data set: --dataset artchive (`attribench list` shows all)")
+        try:
+            return cls.model_validate(values)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UsageError(f"{where}={first['input']!r}: {first['msg']}") from error
+
+    def to_toml(self) -> str:
+        """The text of `run.toml`."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def _parameters(given: Sequence[str], before: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`["montrage.norm=l2"]` -> {"montrage": {"norm": "l2"}}, added to those of a run.toml."""
+    merged = {owner: dict(values) for owner, values in before.items()}
+    for text in given:
+        target, equals, value = text.partition("=")
+        owner, dot, name = target.partition(".")
+        if not (equals and dot and owner and name):
+            raise UsageError(f"--param {text!r}: write it as method.name=value, e.g. montrage.norm=l2")
+        merged.setdefault(owner, {})[name] = value
+    return merged
+
+
+@dataclass
+class MethodSteps:
+    """One method in a run: its score steps per study and seed, or why it is not run."""
+
+    plugin: plugins.Plugin
+    method: AttributionMethod
+    skipped: str | None = None
+    fits: list[tuple[StudyPlan, int, Step]] = field(default_factory=list)
+    scores: list[tuple[StudyPlan, int, Step]] = field(default_factory=list)
+
+
+@dataclass
+class Prepared:
+    """A run that is ready to start."""
+
+    config: RunConfig
+    dataset: Dataset
+    protocol: Protocol
+    device: str
+    plans: list[StudyPlan]
+    trainings: dict[str, Step]
+    """By study id."""
+    generations: dict[str, Step]
+    methods: list[MethodSteps]
+    store: ArtifactStore
+    folder: Path
+
+    @property
+    def targets(self) -> list[Step]:
+        """The steps whose results the run needs."""
+        scores = [step for method in self.methods for _, _, step in method.scores]
+        return [*self.trainings.values(), *self.generations.values(), *scores]
+
+
+@dataclass
+class Result:
+    """A finished run."""
+
+    prepared: Prepared
+    folder: Path
+    seconds: float
+    failure: AttribenchError | None
+    """What makes the exit code non-zero: a method or step that failed, or a control that is off."""
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Everything short of running: plugins found, data opened, studies planned, steps made."""
+    for path in config.plugins:
+        plugins.add_file(path)
+    dataset = open_dataset(config.dataset, config.edition, config.data_root)
+    protocol_class = plugins.find("protocol", config.protocol or dataset.default_protocol).load()
+    chosen, protocol_overrides = _configured(config, protocol_class.name)
+    protocol = protocol_class.with_preset(config.preset or dataset.edition, protocol_overrides)
+
+    from attribench.diffusion.model import fingerprint
+
+    model = config.model or (str(tiny_model()) if dataset.edition == "mini" else PAPER_MODEL)
+    plans = protocol.plans(
+        dataset, model=fingerprint(model), split=config.split, seed=config.seed, limit=config.limit
+    )
+    bindings = {"model": model, "dataset": dataset}
+    methods = [_resolved(plugin, method, dataset.edition) for plugin, method in chosen]
+    trainings, generations = {}, {}
+    for plan in plans:
+        observers = list(protocol.truth_observers(plan))
+        for entry in methods:
+            if entry.skipped is None:
+                observers += [o for o in entry.method.observers(plan.cases) if o not in observers]
+        trained = trainings[plan.id] = train_step(plan, observers, bindings)
+        pictures = generations[plan.id] = generate_step(plan, trained, bindings)
+        for entry in methods:
+            if entry.skipped is not None:
+                continue
+            for seed in protocol.preset.method_seeds if entry.method.stochastic else (0,):
+                fitted = fit_step(plan, entry.method, seed, trained, pictures, bindings)
+                entry.fits.append((plan, seed, fitted))
+                entry.scores.append((plan, seed, score_step(plan, fitted, pictures, bindings)))
+    return Prepared(
+        config=config, dataset=dataset, protocol=protocol, device=_device(config.device), plans=plans,
+        trainings=trainings, generations=generations, methods=methods,
+        store=ArtifactStore(config.store or default_store()), folder=config.out or _new_folder(dataset),
+    )  # fmt: skip
+
+
+def run(prepared: Prepared, listener: Listener) -> Result:
+    """Execute the steps, evaluate what came out, write the run folder."""
+    from attribench.results.evaluation import evaluate
+
+    started = time.perf_counter()
+    prepared.folder.mkdir(parents=True, exist_ok=True)
+    (prepared.folder / "run.toml").write_text(prepared.config.to_toml())
+    outcomes = execute(
+        prepared.targets,
+        prepared.store,
+        workers=prepared.config.workers,
+        scheduler=prepared.config.scheduler,
+        device=prepared.device,
+        listener=listener,
+    )
+    failure = _first_failure(prepared, outcomes)
+    try:
+        evaluate(prepared, outcomes)
+    except AttribenchError as error:
+        failure = failure or error
+    seconds = time.perf_counter() - started
+    _write_manifest(prepared, outcomes, seconds)
+    return Result(prepared, prepared.folder, seconds, failure)
+
+
+# ----------------------------------------------------------------------------------------- parts
+
+
+def tiny_model() -> Path:
+    """The folder of the tiny model that ships with the package."""
+    folder = Path(str(resources.files("attribench") / "assets" / "tiny"))
+    if not (folder / "model_index.json").is_file():
+        raise UsageError(f"the tiny model is missing at {folder}; install the package again, or give --model")
+    return folder
+
+
+def default_store() -> Path:
+    """`$ATTRIBENCH_STORE`, or a folder in the user's cache."""
+    if "ATTRIBENCH_STORE" in os.environ:
+        return Path(os.environ["ATTRIBENCH_STORE"])
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "attribench"
+
+
+def _configured(config: RunConfig, protocol: str) -> tuple[list[tuple[plugins.Plugin, AttributionMethod]], dict]:
+    """The methods asked for and all controls, with their parameters; and the protocol's parameters."""
+    asked = [plugins.find("method", name) for name in config.methods]
+    if not asked:
+        raise UsageError("say which method: --method montrage (`attribench list` shows all)")
+    chosen = list({plugin.name: plugin for plugin in [*asked, *_controls()]}.values())
+    params = dict(config.params)
+    overrides: dict[str, Any] = {}
+    for owner in list(params):
+        if plugins.canonical(owner) == plugins.canonical(protocol):
+            overrides = params.pop(owner)
+    by_name: dict[str, dict[str, Any]] = {}
+    for owner, values in params.items():
+        plugin = plugins.find("method", owner)
+        if plugin not in chosen:
+            raise UsageError(f"--param {owner}.…: the method {plugin.name} is not part of this run; add --method {plugin.name}")
+        by_name[plugin.name] = values
+    return [(p, plugins.configure(p.load(), by_name.get(p.name, {}))) for p in chosen], overrides
+
+
+def _controls() -> list[plugins.Plugin]:
+    """Every control that can be loaded: they run beside the methods, always."""
+    found = []
+    for plugin in plugins.all_plugins("method").values():
+        try:
+            if plugin.load().control:
+                found.append(plugin)
+        except MethodError:
+            continue  # a stranger's broken plugin; `attribench plugins` shows it
+    return found
+
+
+def _resolved(plugin: plugins.Plugin, method: AttributionMethod, edition: Edition) -> MethodSteps:
+    try:
+        resolved = method.resolve(edition)
+        return MethodSteps(plugin, resolved, resolved.skip(edition))
+    except AttribenchError:
+        raise
+    except Exception as error:
+        raise MethodError(f"the method {plugin.name!r} ({plugin.origin}) raised {type(error).__name__}: {error}") from error
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    if name not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: use auto, cpu or cuda")
+    return name
+
+
+def _new_folder(dataset: Dataset) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{dataset.name}-{dataset.edition}-{stamp}"
+
+
+def _first_failure(prepared: Prepared, outcomes: dict[Step, Outcome]) -> AttribenchError | None:
+    for step in prepared.targets:
+        outcome = outcomes[step]
+        if outcome.status in ("failed", "skipped") and outcome.error is not None:
+            return outcome.error
+    return None
+
+
+def _write_manifest(prepared: Prepared, outcomes: dict[Step, Outcome], seconds: float) -> None:
+    """What was run, on what, and where its artifacts lie."""
+    scores = prepared.folder / "scores"
+    for entry in prepared.methods:
+        for plan, seed, step in entry.scores:
+            if outcomes[step].status in ("done", "cached"):
+                target = scores / entry.plugin.name / f"{plan.id}-seed{seed}.safetensors"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(prepared.store.path(step.keys["scores"]) / SCORES, target)
+    (prepared.folder / "manifest.json").write_text(
+        json.dumps(
+            {
+                "attribench": __version__,
+                "seconds": round(seconds, 2),
+                "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "device": prepared.device},
+                "packages": {name: version(name) for name in RECORDED_PACKAGES},
+                "plugins": {entry.plugin.name: entry.plugin.origin for entry in prepared.methods},
+                "preset": prepared.protocol.preset.model_dump(mode="json"),
+                "studies": {plan.id: list(plan.concepts) for plan in prepared.plans},
+                "steps": [
+                    {"step": str(step), "keys": dict(step.keys), "status": outcome.status, "seconds": outcome.seconds}
+                    for step, outcome in outcomes.items()
+                ],
+            },
+            indent=2,
+        )
+    )

@@ -1,0 +1,1 @@
+"""One file per experiment; a preset is a TOML file beside it."""

@@ -1,0 +1,194 @@
+"""From values per query to numbers with intervals, differences and ranks.
+
+Queries of one trained model are not independent, so the bootstrap resamples studies and not queries: each resample
+draws S of the S studies with replacement, and its mean is the sum of their queries' values over the number of their
+queries. Differences are paired: all methods of a comparison see the same resamples.
+
+Few studies. A percentile interval over a handful of clusters is too short: it misses both the factor
+sqrt((S - 1)/S) and Student's t. Its level is therefore raised to 1 - 2 Phi(-sqrt(S/(S - 1)) t(0.975, S - 1)), which is
+the expanded percentile interval of Hesterberg (2015, "What Teachers Should Know About the Bootstrap"). Coverage of
+the nominal 95 %, simulated with normal study effects, over 3, 4, 6, 8 and 16 studies: 78, 89, 95, 95, 95 %; of the
+plain percentile interval: 77, 82, 87, 89, 92 %. Three studies are beyond repair, and over one study there is no
+interval at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean over queries with its interval; `low` and `high` are NaN over fewer than two studies."""
+
+    value: float
+    low: float
+    high: float
+    n_queries: int
+    n_studies: int
+
+    @property
+    def has_interval(self) -> bool:
+        return self.n_studies > 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Mean of `first` minus mean of `second` on the same queries, with its paired interval."""
+
+    first: str
+    second: str
+    value: float
+    low: float
+    high: float
+    p: float
+    """Two-sided, from the bootstrap distribution of the difference; NaN over fewer than two studies."""
+    p_holm: float
+    """The same, adjusted by Holm's method for all the pairs that were compared together."""
+
+
+@dataclass(frozen=True)
+class _Bootstrap:
+    """Means of M quantities over the same queries, their intervals [M] and resampled values [M, resamples]."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    resampled: np.ndarray
+    n_studies: int
+
+
+def _bootstrap(values: np.ndarray, studies: np.ndarray, resamples: int, seed: int) -> _Bootstrap:
+    """The clustered bootstrap of M quantities [M, n_query], all on the same resamples of the studies."""
+    names, study = np.unique(studies, return_inverse=True)
+    n_studies = len(names)
+    membership = np.eye(n_studies)[study]  # [n_query, n_studies]
+    sums, counts = values @ membership, membership.sum(axis=0, keepdims=True)
+    value = values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
+    if n_studies < 2:
+        nothing = np.full(len(values), np.nan)
+        return _Bootstrap(value, nothing, nothing, np.empty((len(values), 0)), n_studies)
+    result = stats.bootstrap(
+        (sums, counts),
+        lambda sums, counts, axis: sums.sum(axis=axis) / counts.sum(axis=axis),
+        axis=-1,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=resamples,
+        confidence_level=_expanded_level(n_studies),
+        rng=np.random.default_rng(seed),
+    )
+    # Rounding alone can put a mean of equal numbers a hair outside their resampled means.
+    low = np.minimum(result.confidence_interval.low, value)
+    high = np.maximum(result.confidence_interval.high, value)
+    return _Bootstrap(value, low, high, result.bootstrap_distribution, n_studies)
+
+
+def _expanded_level(n_studies: int) -> float:
+    """The level at which a percentile interval over this many clusters has about 95 % (Hesterberg 2015)."""
+    quantile = stats.t.isf((1 - LEVEL) / 2, n_studies - 1) * np.sqrt(n_studies / (n_studies - 1))
+    return float(1 - 2 * stats.norm.sf(quantile))
+
+
+def estimate(values: Sequence[float], studies: Sequence[str], *, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Mean of the values [n_query] with its bootstrap interval clustered by study [n_query].
+
+    A query whose value is NaN (the metric is not defined for it) is left out and not counted.
+    """
+    values, studies = np.asarray(values, dtype=np.float64), np.asarray(studies, dtype=str)
+    defined = ~np.isnan(values)
+    found = _bootstrap(values[None, defined], studies[defined], resamples, seed)
+    return Estimate(
+        value=float(found.value[0]),
+        low=float(found.low[0]),
+        high=float(found.high[0]),
+        n_queries=int(defined.sum()),
+        n_studies=found.n_studies,
+    )
+
+
+def compare(
+    values_by_method: Mapping[str, Sequence[float]],
+    studies: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[Difference]:
+    """Every pair of methods compared on the same resamples, in the order of the mapping.
+
+    Each method's values are [n_query] in one order of the queries, that of `studies`. Only queries that have a value
+    for every method are used. p is two-sided, of Student's t with S - 1 degrees of freedom, the standard error being
+    the spread of the resampled differences times sqrt(S/(S - 1)); to count resamples beyond 0 instead would leave p
+    no smaller than 1 / resamples before Holm multiplies it. Ranks go by the interval, which need not be symmetric, so
+    near 0.05 the two may differ.
+    """
+    names = list(values_by_method)
+    pairs = list(combinations(range(len(names)), 2))
+    if not pairs:
+        return []
+    values = np.array([values_by_method[name] for name in names], dtype=np.float64)
+    studies = np.asarray(studies, dtype=str)
+    defined = ~np.isnan(values).any(axis=0)
+    first, second = np.array(pairs).T
+    found = _bootstrap((values[first] - values[second])[:, defined], studies[defined], resamples, seed)
+    p = _p_values(found)
+    differences = [
+        Difference(
+            first=names[a],
+            second=names[b],
+            value=float(found.value[i]),
+            low=float(found.low[i]),
+            high=float(found.high[i]),
+            p=float(p[i]),
+            p_holm=float(p[i]),
+        )
+        for i, (a, b) in enumerate(pairs)
+    ]
+    return [replace(d, p_holm=float(adjusted)) for d, adjusted in zip(differences, _holm(p), strict=True)]
+
+
+def _p_values(found: _Bootstrap) -> np.ndarray:
+    """[M] two-sided p-values of the hypothesis that each quantity is 0; see `compare`."""
+    if found.n_studies < 2:
+        return np.full(len(found.value), np.nan)
+    error = found.resampled.std(axis=1) * np.sqrt(found.n_studies / (found.n_studies - 1))
+    t = np.divide(np.abs(found.value), error, out=np.full(len(error), np.inf), where=error > 0)
+    return np.where(found.value == 0, 1.0, 2 * stats.t.sf(t, found.n_studies - 1))
+
+
+def _holm(p: np.ndarray) -> np.ndarray:
+    """Holm's (1979) step-down adjustment: the i-th smallest of m times (m - i + 1), never falling, at most 1."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def ranks(
+    methods: Iterable[str], differences: Iterable[Difference], *, higher_is_better: bool = True
+) -> dict[str, int | None]:
+    """rank = 1 + the number of methods that are better beyond doubt.
+
+    A method is better beyond doubt than another when the interval of their difference lies wholly on its side of 0.
+    "Cannot be told apart" is not transitive (a like b, b like c, yet a better than c), so no grouping of methods is
+    attempted: in that case a and b share rank 1 and c has rank 2. Every method that nothing beats has rank 1. Where
+    the differences have no interval (one study), no method has a rank: None.
+    """
+    differences = list(differences)
+    rank: dict[str, int | None] = dict.fromkeys(methods, 1)
+    if any(np.isnan(d.low) for d in differences):
+        return dict.fromkeys(rank)
+    for d in differences:
+        if d.low > 0 or d.high < 0:
+            first_is_better = (d.low > 0) == higher_is_better
+            rank[d.second if first_is_better else d.first] += 1
+    return rank

@@ -1,0 +1,57 @@
+"""From the values of every query to the numbers of the record: means, intervals and ranks per variant and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from attribench.results.statistics import compare, estimate, ranks
+
+
+def over_seeds(per_query: pd.DataFrame) -> pd.DataFrame:
+    """One row per method, variant, metric, study and query: value and chance averaged over the method's seeds."""
+    keys = ["method", "variant", "metric", "study", "query_id"]
+    return per_query.groupby(keys, as_index=False, sort=False)[["value", "chance"]].mean()
+
+
+def summary(
+    per_query: pd.DataFrame,
+    *,
+    lower_is_better: Iterable[str] = (),
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What the record shows: one row per method × variant × metric, in the order in which they first come.
+
+    From values per query (method, variant, metric, study, query_id, method_seed, value, chance), first averaged over
+    the method's seeds. Gives method, variant, metric, value, low, high, chance, rank, n_queries, n_studies.
+    `lower_is_better` names the metrics of which less is more.
+    """
+    rows = []
+    lower_is_better = frozenset(lower_is_better)
+    for (variant, metric), group in over_seeds(per_query).groupby(["variant", "metric"], sort=False):
+        methods = list(dict.fromkeys(group["method"]))
+        table = group.pivot(index=["study", "query_id"], columns="method", values="value")
+        study = table.index.get_level_values("study").to_numpy()
+        defined = {name: table[name].to_numpy() for name in methods if table[name].notna().any()}
+        differences = compare(defined, study, resamples=resamples, seed=seed)
+        rank = ranks(defined, differences, higher_is_better=metric not in lower_is_better)
+        for name in methods:
+            found = estimate(table[name].to_numpy(), study, resamples=resamples, seed=seed)
+            chance = group.loc[(group["method"] == name) & group["value"].notna(), "chance"].mean()
+            rows.append(
+                {
+                    "method": name,
+                    "variant": variant,
+                    "metric": metric,
+                    "value": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                    "chance": chance,
+                    "rank": rank.get(name),
+                    "n_queries": found.n_queries,
+                    "n_studies": found.n_studies,
+                }
+            )
+    return pd.DataFrame(rows).astype({"rank": "Int64"})

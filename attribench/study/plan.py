@@ -1,0 +1,52 @@
+"""What a protocol asks for: plain values that say which model is trained on what and which pictures it makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attribench.diffusion.customization import CustomizationConfig
+from attribench.interface import Edition, GenerationCase, Split, TrainImage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How pictures are generated."""
+
+    steps: int = 25
+    guidance: float = 7.5
+    batch_size: int = 8
+    """Pictures generated together. Part of the identity: it moves the last bits of a picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """All that a customized model depends on, hence its identity."""
+
+    model: str
+    """Fingerprint of the base model."""
+    data: str
+    """Fingerprint of the training images' bytes."""
+    images: tuple[TrainImage, ...]
+    """Rows, sorted by id."""
+    modifiers: tuple[tuple[str, str | None], ...]
+    """(token, word it starts from; None for a rare token), in the order of the concepts."""
+    customization: CustomizationConfig
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """One model to train, and the pictures to generate from it."""
+
+    id: str
+    dataset: str
+    edition: Edition
+    split: Split
+    concepts: tuple[str, ...]
+    training: Training
+    cases: tuple[GenerationCase, ...]
+    sampling: Sampling
+
+    def roles(self, role: str) -> tuple[GenerationCase, ...]:
+        """The cases of role "fit" or "query", in order."""
+        return tuple(case for case in self.cases if case.role == role)

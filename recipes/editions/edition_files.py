@@ -1,0 +1,94 @@
+"""What every edition has beside its pictures: tables, hashes, contact sheets."""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from composition import PICTURE_SIZE, WEBP
+
+SHEET_LABEL_WIDTH = 132
+SHEET_PICTURES_PER_ROW = 8
+SHEET_COLUMNS = 2
+SHEET_GAP = 2
+SHEET_WEBP = {"format": "WEBP", "quality": 60, "method": 6}
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One picture: its file in the edition, what it shows, where it comes from."""
+
+    file: str
+    concept: str
+    caption: str
+    source: str
+    author: str
+    licence: str
+    changes: str
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file with plain line ends."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_image_rows(path: Path, rows: Sequence[ImageRow]) -> None:
+    """Write images.csv, sorted by file."""
+    header = [field.name for field in fields(ImageRow)]
+    ordered = sorted(rows, key=lambda row: row.file)
+    write_table(path, header, (asdict(row).values() for row in ordered))
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file as dictionaries."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write one picture in the editions' format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.convert("RGB").save(path, **WEBP)
+
+
+def folder_hash(folder: Path) -> str:
+    """sha256 over the names and bytes of all files of a folder, in sorted order."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def folder_size(folder: Path) -> tuple[int, int]:
+    """Number of files and their bytes."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return len(sizes), sum(sizes)
+
+
+def contact_sheet(groups: dict[str, list[Path]], path: Path) -> None:
+    """One labelled strip of pictures per concept, in two columns, as one WebP."""
+    strips = [_strip(label, pictures) for label, pictures in groups.items()]
+    rows = -(-len(strips) // SHEET_COLUMNS)
+    width, height = strips[0].size
+    sheet = Image.new("RGB", (SHEET_COLUMNS * width, rows * height), "white")
+    for index, strip in enumerate(strips):
+        sheet.paste(strip, (index // rows * width, index % rows * height))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, **SHEET_WEBP)
+
+
+def _strip(label: str, pictures: Sequence[Path]) -> Image.Image:
+    cell = PICTURE_SIZE + SHEET_GAP
+    strip = Image.new("RGB", (SHEET_LABEL_WIDTH + cell * SHEET_PICTURES_PER_ROW, cell), "white")
+    ImageDraw.Draw(strip).text((4, cell // 2 - 6), label, fill="black")
+    for index, picture in enumerate(pictures[:SHEET_PICTURES_PER_ROW]):
+        with Image.open(picture) as image:
+            strip.paste(image, (SHEET_LABEL_WIDTH + index * cell, SHEET_GAP // 2))
+    return strip

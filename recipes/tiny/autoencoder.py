@@ -1,0 +1,188 @@
+"""Train the tiny AutoencoderKL: 64x64 pictures to 8x8 latents with 8 channels, a factor of 8 as in Stable Diffusion.
+
+Loss: L1 + MSE + 0.5 x L1 of the picture's finite differences (sharp outlines) + a small KL. Half of the pictures are
+plain views of the corpus, half are `Painter.scene`: recoloured crowds on loud backgrounds, so that drawing styles
+which the corpus lacks come back too. The learning rate follows the share of the time budget that is spent.
+
+    python recipes/tiny/autoencoder.py --work DIR --minutes 28 --resume
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from checkpoint import MovingAverage, restore, save
+from corpus import Painter, load
+from diffusers import AutoencoderKL
+from PIL import Image
+
+SEED = 1
+BATCH = 16
+POOL = 14_000  # pictures drawn once, then flipped, shifted and recoloured at random
+PEAK_RATE, FINAL_RATE, WARMUP_STEPS = 1.5e-3, 3e-5, 150
+EDGE_WEIGHT, KL_WEIGHT = 0.5, 1e-3
+AVERAGE_DECAY = 0.998
+SAVE_EVERY = 180  # seconds
+CONFIG = dict(
+    block_out_channels=(24, 48, 96, 128), layers_per_block=1, latent_channels=8, norm_num_groups=8, sample_size=64,
+    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+)  # fmt: skip
+
+
+def draw_pool(painter: Painter, trainable: np.ndarray, count: int) -> torch.Tensor:
+    """`count` training pictures [N, 3, 64, 64] uint8."""
+    rng = np.random.default_rng(SEED)
+    pictures = np.empty((count, 64, 64, 3), np.uint8)
+    for row in range(count):
+        view = rng.choice(["scene", "single", "far", "close", "pair"], p=[0.5, 0.3, 0.06, 0.06, 0.08])
+        if view == "scene":
+            pictures[row] = painter.scene(rng)
+        else:
+            pictures[row] = getattr(painter, view)(rng, *rng.choice(trainable, 2 if view == "pair" else 1))
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+
+
+def vary(batch: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
+    """Flips, shifts by a few pixels and swapped colour channels, one draw per batch of a picture set in [-1, 1]."""
+    if torch.rand((), generator=draws) < 0.5:
+        batch = batch.flip(-1)
+    if torch.rand((), generator=draws) < 0.3:
+        batch = batch[:, torch.randperm(3, generator=draws)]
+    down, right = torch.randint(0, 9, (2,), generator=draws).tolist()
+    padded = torch.nn.functional.pad(batch, (4, 4, 4, 4), mode="replicate")
+    return padded[..., down : down + 64, right : right + 64]
+
+
+def edges(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return pictures.diff(dim=-1), pictures.diff(dim=-2)
+
+
+def reconstruction_loss(rebuilt: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    error = rebuilt - pictures
+    outline = sum(edge.abs().mean() for edge in edges(error))
+    return error.abs().mean() + error.square().mean() + EDGE_WEIGHT * outline
+
+
+@torch.no_grad()
+def rebuild(model: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
+    """Encode (to the mean) and decode [N, 64, 64, 3] uint8 pictures."""
+    batches = []
+    for part in torch.from_numpy(pictures).permute(0, 3, 1, 2).split(32):
+        decoded = model.decode(model.encode(part / 127.5 - 1).latent_dist.mode()).sample
+        batches.append(((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return np.concatenate(batches)
+
+
+def psnr(rebuilt: np.ndarray, pictures: np.ndarray) -> float:
+    """Mean over pictures of the peak signal to noise ratio, in dB."""
+    error = ((rebuilt.astype(np.float64) - pictures) ** 2).mean(axis=(1, 2, 3)).clip(min=0.1)
+    return float((10 * np.log10(255**2 / error)).mean())
+
+
+def validation_sets(painter: Painter, rows: list[dict], others: list[Path]) -> dict[str, np.ndarray]:
+    """Pictures never trained on: drawings held out of the corpus, the faces among them, and other folders' pictures."""
+    held_out = [index for index, row in enumerate(rows) if row["held_out"]]
+    faces = [index for index in held_out if "face" in rows[index]["label"]]
+    rng = np.random.default_rng(0)
+    sets = {"held_out": np.stack([painter.single(rng, index) for index in held_out])}
+    sets["held_out_faces"] = np.stack([painter.single(rng, index) for index in faces])
+    for folder in others:
+        files = sorted(path for end in ("webp", "png", "jpg") for path in folder.rglob(f"*.{end}"))
+        if files:
+            chosen = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:96]]
+            sets[folder.name] = np.stack([np.asarray(Image.open(f).convert("RGB").resize((64, 64))) for f in chosen])
+    return sets
+
+
+def averaged_model(average: MovingAverage) -> AutoencoderKL:
+    model = AutoencoderKL(**CONFIG)
+    model.load_state_dict(average.weights)
+    return model.eval()
+
+
+def export(average: MovingAverage, work: Path, pictures: np.ndarray, record: dict) -> None:
+    """Write the averaged weights to `work/vae`, with the scaling factor that gives the latents unit variance."""
+    model = averaged_model(average)
+    with torch.no_grad():
+        batch = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+        latents = torch.cat([model.encode(part).latent_dist.mode() for part in batch.split(64)])
+    model.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
+    model.save_pretrained(work / "vae")
+    (work / "vae/recipe.json").write_text(json.dumps(record, indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder with corpus.npz; the model goes to WORK/vae")
+    parser.add_argument("--minutes", type=float, default=28)
+    parser.add_argument("--other", type=Path, nargs="*", default=[], help="folders of pictures to report PSNR on")
+    parser.add_argument("--resume", action="store_true")
+    options = parser.parse_args()
+    torch.manual_seed(SEED)
+    torch.set_num_threads(1)
+
+    drawings, rows, data_hash = load(options.work)
+    painter = Painter(drawings)
+    trainable = np.flatnonzero([not row["held_out"] for row in rows])
+    pool = draw_pool(Painter(drawings[trainable]), np.arange(len(trainable)), POOL)
+    validation = validation_sets(painter, rows, options.other)
+
+    model = AutoencoderKL(**CONFIG)
+    optimizer = torch.optim.AdamW(model.parameters(), PEAK_RATE, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
+    average = MovingAverage(model, AVERAGE_DECAY)
+    path = options.work / "vae.checkpoint.safetensors"
+    progress = {"step": 0, "seconds": 0.0, "history": []}
+    if options.resume and path.exists():
+        progress = restore(path, average, optimizer)
+    draws = torch.Generator().manual_seed(SEED + progress["step"])
+    clock, saved, running = time.monotonic() - progress["seconds"], progress["seconds"], None
+
+    while progress["seconds"] < 60 * options.minutes:
+        share = progress["seconds"] / (60 * options.minutes)
+        rate = FINAL_RATE + (PEAK_RATE - FINAL_RATE) * (1 + math.cos(math.pi * share)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, (progress["step"] + 1) / WARMUP_STEPS)
+        chosen = torch.randint(len(pool), (BATCH,), generator=draws)
+        pictures = vary(pool[chosen] / 127.5 - 1, draws)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = model.encode(pictures).latent_dist
+            rebuilt = model.decode(posterior.sample()).sample
+        loss = reconstruction_loss(rebuilt.float(), pictures)
+        kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        optimizer.zero_grad()
+        (loss + KL_WEIGHT * kl).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average.update()
+        progress["step"] += 1
+        progress["seconds"] = time.monotonic() - clock
+        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+        if progress["step"] % 50 == 0:
+            print(f"{progress['step']} {progress['seconds']:.0f}s loss {running:.4f} kl {kl.item():.3f}", flush=True)
+        if progress["seconds"] - saved > SAVE_EVERY or progress["seconds"] >= 60 * options.minutes:
+            saved = progress["seconds"]
+            averaged = averaged_model(average)
+            rebuilt_sets = {name: rebuild(averaged, pictures) for name, pictures in validation.items()}
+            figures = {name: round(psnr(rebuilt_sets[name], validation[name]), 2) for name in validation}
+            progress["history"].append({"step": progress["step"], "loss": round(running, 4), "psnr": figures})
+            print(progress["history"][-1], flush=True)
+            save(path, average, optimizer, progress)
+            record = {
+                "model": "autoencoder", "data_hash": data_hash, "seed": SEED, "batch": BATCH, "steps": progress["step"],
+                "minutes": round(progress["seconds"] / 60, 1), "psnr_db": figures, "torch": torch.__version__,
+                "parameters": sum(p.numel() for p in model.parameters()),
+            }  # fmt: skip
+            sample = pool[:1024].permute(0, 2, 3, 1).numpy()
+            export(average, options.work, sample, record)
+            strip = [np.concatenate([validation[n][:24], rebuilt_sets[n][:24]]) for n in validation]
+            sheet = np.concatenate([s.reshape(2, 24, 64, 64, 3).transpose(0, 2, 1, 3, 4).reshape(128, -1, 3)
+                                    for s in strip if len(s) == 48])  # fmt: skip
+            Image.fromarray(sheet).save(options.work / "reconstructions.png")
+
+
+if __name__ == "__main__":
+    main()

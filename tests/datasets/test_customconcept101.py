@@ -1,0 +1,165 @@
+"""CustomConcept101: its index, its prompts, its compositions, and an index that means harm."""
+
+import json
+
+import pytest
+
+from attribench.datasets.customconcept101 import INDEX_BYTES, CustomConcept101
+from attribench.errors import DatasetError
+
+
+def refusal(root) -> str:
+    with pytest.raises(DatasetError) as caught:
+        CustomConcept101(root, "paper")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_concepts_come_from_the_index(customconcept_root):
+    dataset = CustomConcept101(customconcept_root, "paper")
+    assert [concept.name for concept in dataset.concepts][:2] == ["pet_cat1", "pet_cat2"]
+    by_name = {concept.name: concept for concept in dataset.concepts}
+    barn = by_name["scene_barn"]
+    assert (barn.class_word, barn.prompt, barn.phrase) == ("barn", "photo of a {modifier} barn", "{modifier} barn")
+    assert by_name["wearable_sunglasses2"].prompt == "photo of {modifier} sunglasses"
+    assert by_name["plushie_dice"].phrase == "{modifier} dice plushie"
+    assert dataset.images("scene_barn")[0].id == "benchmark_dataset/scene_barn/0.jpeg"
+    assert dataset.images("scene_barn")[0].caption == "a barn"
+    assert dataset.verify() == []
+
+
+def test_the_repository_above_it_is_accepted_with_the_same_ids(customconcept_root, tmp_path):
+    direct = CustomConcept101(customconcept_root, "paper")
+    (tmp_path / "custom-diffusion").mkdir()
+    customconcept_root.rename(tmp_path / "custom-diffusion" / "customconcept101")
+    above = CustomConcept101(tmp_path / "custom-diffusion", "paper")
+    assert above.images("pet_cat1") == direct.images("pet_cat1")
+    assert above.load("benchmark_dataset/pet_cat1/0.jpeg").size == (24, 20)
+
+
+def test_prompts_are_templates_like_the_monitored_ones(customconcept_root):
+    dataset = CustomConcept101(customconcept_root, "paper")
+    prompts = dataset.prompts("pet_cat1")
+    assert len(prompts) == 20 and prompts[3] == "A {concept} in place 3."
+    with pytest.raises(DatasetError, match="no usable concept 'pet_cat9'"):
+        dataset.prompts("pet_cat9")
+
+
+def test_compositions_pair_two_concepts(customconcept_root):
+    (composition,) = CustomConcept101(customconcept_root, "paper").compositions()
+    assert composition.concepts == ("pet_cat1", "pet_cat2")
+    assert composition.templates == ("photo of {concept1} and {concept2}.", "{concept2} beside {concept1}, asleep.")
+
+
+def test_a_composed_prompt_that_names_one_concept_is_left_out_and_reported(customconcept_root):
+    """As the public scene_pet.txt: "A photo of {0} at dawn with {0} sleeping peacefully."."""
+    (customconcept_root / "prompts" / "pet_pet.txt").write_text("{0} and {1}.\nA photo of {0} at dawn with {0} sleeping.\n")
+    dataset = CustomConcept101(customconcept_root, "paper")
+    assert dataset.compositions()[0].templates == ("{concept1} and {concept2}.",)
+    (problem,) = dataset.verify()
+    assert problem.file == "prompts/pet_pet.txt line 2"
+
+
+def test_a_composition_of_a_concept_without_pictures_is_left_out_and_reported(customconcept_root):
+    for file in (customconcept_root / "benchmark_dataset" / "pet_cat2").iterdir():
+        file.unlink()
+    dataset = CustomConcept101(customconcept_root, "paper")
+    assert dataset.compositions() == ()
+    assert any("composes pet_cat2" in problem.fault for problem in dataset.verify())
+
+
+def test_missing_compositions_do_not_stop_the_rest(customconcept_root):
+    (customconcept_root / "dataset_multiconcept.json").unlink()
+    dataset = CustomConcept101(customconcept_root, "paper")
+    assert [problem.file for problem in dataset.verify()] == ["dataset_multiconcept.json"]
+    with pytest.raises(DatasetError, match="dataset_multiconcept.json: is missing"):
+        dataset.compositions()
+
+
+def test_a_prompt_without_placeholder_is_named_by_file_and_line(customconcept_root):
+    (customconcept_root / "prompts" / "cat.txt").write_text("photo of a {}.\n\na cat on a sofa\n{0} twice {}\n{} {{\n")
+    message = refusal(customconcept_root)
+    assert message.startswith("prompts/cat.txt line 3: the prompt has not {} as its placeholder (and 2 more")
+
+
+def test_a_missing_or_empty_prompt_file_is_named(customconcept_root):
+    (customconcept_root / "prompts" / "cat.txt").unlink()
+    (customconcept_root / "prompts" / "dice.txt").write_text("\n \n")
+    assert refusal(customconcept_root).startswith("prompts/cat.txt: is missing (and 1 more")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("instance_data_dir", "../private", "entry 2, instance_data_dir: "),
+        ("instance_data_dir", "./benchmark_dataset/../../private", "must be a relative path below the data root"),
+        ("instance_data_dir", "/etc", "must be a relative path below the data root"),
+        ("instance_data_dir", "", "must be a relative path below the data root"),
+        ("prompt_filename", "/etc/passwd", "entry 2, prompt_filename: "),
+        ("prompt_filename", "prompts/../../secret.txt", "must be a relative path below the data root"),
+        ("instance_prompt", "photo of a barn", "must hold one modifier"),
+        ("instance_prompt", "photo of a <new1> {0.__class__}", "plain text without braces"),
+        ("class_prompt", "", "entry 2, class_prompt: "),
+        ("class_prompt", "ba\nrn", "plain text without braces"),
+        ("class_prompt", 7, "entry 2, class_prompt: "),
+        ("instance_data_dir", "./benchmark_dataset/scene_barn", "lists the concept 'scene_barn' twice"),
+    ],
+)
+def test_a_faulty_entry_is_one_line_with_its_place(customconcept_root, entry, key, value, message):
+    entries = [entry("scene_barn"), entry("pet_cat1") | {key: value}]
+    (customconcept_root / "dataset.json").write_text(json.dumps(entries))
+    assert message in refusal(customconcept_root)
+
+
+def test_an_entry_without_a_key_is_refused(customconcept_root, entry):
+    barn = entry("scene_barn")
+    del barn["class_data_dir"]
+    (customconcept_root / "dataset.json").write_text(json.dumps([barn]))
+    assert "dataset.json, entry 1, class_data_dir: Field required" in refusal(customconcept_root)
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1}', b"7", b"", b"[", b"\xff\xfe", b"[" * 200_000, b'[{"instance_prompt": NaN}]'])
+def test_an_index_that_is_no_list_of_entries_is_refused(customconcept_root, content):
+    (customconcept_root / "dataset.json").write_bytes(content)
+    assert refusal(customconcept_root).startswith("dataset.json")
+
+
+def test_a_huge_index_is_refused_before_parsing(customconcept_root):
+    with (customconcept_root / "dataset.json").open("wb") as file:
+        file.truncate(100 * 2**20)
+    assert f"more than the {INDEX_BYTES:,} allowed" in refusal(customconcept_root)
+
+
+def test_an_index_outside_the_root_is_refused(customconcept_root, tmp_path):
+    (customconcept_root / "dataset.json").rename(tmp_path / "elsewhere.json")
+    (customconcept_root / "dataset.json").symlink_to(tmp_path / "elsewhere.json")
+    assert "leads out of the data root" in refusal(customconcept_root)
+
+
+def test_another_layout_is_told_what_was_expected(artchive_root):
+    message = refusal(artchive_root)
+    assert "has no dataset.json; expected dataset.json, prompts/*.txt" in message
+
+
+def test_an_index_without_its_pictures_says_what_is_missing(customconcept_root, tmp_path):
+    (customconcept_root / "benchmark_dataset").rename(tmp_path / "not_unpacked")
+    message = refusal(customconcept_root)
+    assert "found 0 concepts" in message and "benchmark_dataset.zip unpacked" in message
+
+
+def test_tables_overrule_the_defaults(customconcept_root):
+    (customconcept_root / "concepts.csv").write_text("concept,class_word,split\nscene_barn,barn,dev\npet_cat1,cat,test\n")
+    (customconcept_root / "images.csv").write_text(
+        "\ufefffile,concept,caption\nbenchmark_dataset/scene_barn/1.jpeg,scene_barn,a red barn\n"
+    )
+    dataset = CustomConcept101(customconcept_root, "mini")
+    splits = {concept.name: concept.split for concept in dataset.concepts}
+    assert (splits["scene_barn"], splits["pet_cat1"]) == ("dev", "test")
+    assert [image.caption for image in dataset.images("scene_barn")] == ["a barn", "a red barn", "a barn"]
+
+
+def test_the_monitoring_prompts_are_the_papers():
+    templates = CustomConcept101.monitoring_templates
+    assert len(templates) == 10
+    assert all(template.count("{concept}") == 1 and template.isascii() for template in templates)
+    assert templates[7] == "Playful {concept} in children's illustration."

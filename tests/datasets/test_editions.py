@@ -1,0 +1,124 @@
+"""Which edition a run reads, and the hashes that its results are stored under."""
+
+from pathlib import Path
+
+import pytest
+
+from attribench import editions
+from attribench.datasets.artchive import Artchive
+from attribench.datasets.customconcept101 import CustomConcept101
+from attribench.errors import DatasetError, UnknownName, UsageError
+from attribench.interface import Dataset
+from attribench.plugins import Plugin
+
+STRANGER = '''
+from pathlib import Path
+from attribench.datasets.artchive import Artchive
+
+class Stranger(Artchive):
+    """A stranger's pictures."""
+    name = "stranger"
+
+    @classmethod
+    def mini_root(cls):
+        return Path({root!r})
+'''
+
+
+def test_a_data_root_means_the_paper_edition(customconcept_root):
+    dataset = editions.open_dataset("CustomConcepts101", None, customconcept_root)
+    assert isinstance(dataset, CustomConcept101) and dataset.edition == "paper"
+    assert editions.open_dataset("customconcept101", "paper", customconcept_root).edition == "paper"
+
+
+def test_editions_and_roots_that_contradict_each_other_are_refused(artchive_root):
+    with pytest.raises(UsageError, match="--edition mini takes no --data-root"):
+        editions.open_dataset("artchive", "mini", artchive_root)
+    with pytest.raises(UsageError, match="--edition paper needs --data-root.*exemplar/artchive"):
+        editions.open_dataset("artchive", "paper", None)
+
+
+def test_an_unknown_data_set_is_told_the_nearest():
+    with pytest.raises(UnknownName, match="did you mean 'artchive'"):
+        editions.open_dataset("artchiv")
+
+
+@pytest.mark.parametrize(("make", "what"), [(None, "does not exist"), ("file", "is not a folder"), ("folder", "is empty")])
+def test_a_root_that_is_not_there_is_one_line_with_the_layout(tmp_path, make, what):
+    root = tmp_path / "root"
+    if make == "file":
+        root.write_text("")
+    elif make == "folder":
+        root.mkdir()
+    with pytest.raises(DatasetError) as caught:
+        editions.open_dataset("artchive", None, root)
+    message = str(caught.value)
+    assert f"{what}; artchive expects there exemplar/artchive/images/{{artist}}/*.jpg" in message
+    assert "\n" not in message
+
+
+def test_a_missing_mini_edition_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(editions, "files", lambda package: tmp_path)
+    with pytest.raises(DatasetError, match="no mini edition at .*--data-root: dataset.json"):
+        editions.open_dataset("customconcept101")
+
+
+def test_a_plugin_may_bring_its_own_mini_edition(artchive_root, tmp_path):
+    from attribench import plugins
+
+    file = tmp_path / "stranger.py"
+    file.write_text(STRANGER.format(root=str(artchive_root)))
+    (plugin,) = plugins.add_file(file)
+    dataset = editions.open_dataset(plugin)
+    assert (dataset.edition, dataset.name, len(dataset.concepts)) == ("mini", "stranger", 6)
+
+
+def test_a_plugin_that_raises_is_one_line(artchive_root):
+    class Broken(Artchive):
+        """Raises."""
+
+        def __init__(self, root: Path, edition) -> None:
+            raise KeyError("two\nlines")
+
+    with pytest.raises(DatasetError) as caught:
+        editions.open_dataset(Plugin("dataset", "broken", "file x.py", Broken), None, artchive_root)
+    assert "'broken' (file x.py) raised KeyError" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def ids(dataset: Dataset, concept: str) -> list[str]:
+    return [image.id for image in dataset.images(concept)]
+
+
+def test_a_fingerprint_follows_the_bytes_and_nothing_else(artchive_root, tmp_path, picture):
+    dataset = Artchive(artchive_root, "paper")
+    before = editions.fingerprint(dataset, ids(dataset, "hokusai"))
+    assert before == editions.fingerprint(dataset, reversed(ids(dataset, "hokusai")))
+    assert before != editions.fingerprint(dataset, ids(dataset, "paul_klee"))
+    moved = Artchive(artchive_root.rename(tmp_path / "elsewhere"), "paper")
+    assert before == editions.fingerprint(moved, ids(moved, "hokusai"))
+    picture(moved.root / "hokusai" / "1.jpg", 999)
+    assert before != editions.fingerprint(moved, ids(moved, "hokusai"))
+
+
+def test_a_fingerprint_of_a_missing_file_is_an_error(artchive_root):
+    dataset = Artchive(artchive_root, "paper")
+    (dataset.root / "hokusai" / "1.jpg").unlink()
+    with pytest.raises(DatasetError, match="hokusai/1.jpg: is missing"):
+        editions.fingerprint(dataset, ids(dataset, "hokusai"))
+
+
+def test_the_catalogue_follows_captions_splits_and_sizes(artchive_root, picture):
+    def catalogue() -> str:
+        return editions.catalogue_fingerprint(Artchive(artchive_root, "paper"))
+
+    found = [catalogue()]
+    assert catalogue() == found[0]
+    (artchive_root / "images.csv").write_text("file,caption\nexemplar/artchive/images/hokusai/1.jpg,a wave\n")
+    found.append(catalogue())
+    splits = {concept.name: concept.split for concept in Artchive(artchive_root, "paper").concepts}
+    other = "test" if splits["hokusai"] == "dev" else "dev"
+    (artchive_root / "concepts.csv").write_text(f"concept,split\nhokusai,{other}\n")
+    found.append(catalogue())
+    picture(artchive_root / "exemplar" / "artchive" / "images" / "hokusai" / "1.jpg", 999, (40, 40))
+    found.append(catalogue())
+    assert len(set(found)) == 4

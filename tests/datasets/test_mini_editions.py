@@ -1,0 +1,51 @@
+"""The editions that ship are whole, and are read by the adapters of the paper editions."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from attribench import editions
+from attribench.datasets.customconcept101 import CustomConcept101
+
+
+@pytest.fixture(scope="module", params=["artchive", "customconcept101"])
+def mini(request):
+    return editions.open_dataset(request.param)
+
+
+def test_it_has_no_fault(mini):
+    assert [str(problem) for problem in mini.verify()] == []
+
+
+def test_both_splits_hold_concepts_for_customizations_of_five(mini):
+    splits = Counter(concept.split for concept in mini.concepts)
+    assert splits["dev"] >= 5 and splits["test"] >= 10
+
+
+def test_every_picture_has_a_caption_of_its_own_edition(mini):
+    captions = {image.caption for concept in mini.concepts for image in mini.images(concept.name)}
+    assert all(caption and caption == caption.strip() for caption in captions)
+    assert getattr(mini, "default_caption") not in captions
+
+
+def test_every_concept_has_a_plain_name_and_a_prompt_for_its_modifier(mini):
+    for concept in mini.concepts:
+        assert concept.class_word and "_" not in concept.class_word
+        assert concept.prompt.format(modifier="<new1>").count("<new1>") == 1
+        assert concept.phrase.format(modifier="<new1>").startswith("<new1> ")
+
+
+def test_pictures_are_small_and_square(mini):
+    for concept in mini.concepts[::10]:
+        picture = mini.load(mini.images(concept.name)[0].id)
+        assert picture.size == (64, 64) and np.asarray(picture).std() > 5
+
+
+def test_customconcept101_counts():
+    mini = editions.open_dataset("customconcept101")
+    assert isinstance(mini, CustomConcept101)
+    assert len(mini.concepts) == 101
+    assert {len(mini.images(concept.name)) for concept in mini.concepts} == {8}
+    assert {len(mini.prompts(concept.name)) for concept in mini.concepts} == {20}
+    assert {len(composition.templates) for composition in mini.compositions()} == {12}
