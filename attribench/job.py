@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 import tomli_w
@@ -27,7 +27,7 @@ from attribench.engine.progress import Listener
 from attribench.engine.run import Outcome, execute
 from attribench.engine.steps import Step
 from attribench.engine.store import ArtifactStore
-from attribench.errors import AttribenchError, MethodError, UsageError
+from attribench.errors import AttribenchError, MethodError, Unavailable, UsageError
 from attribench.interface import AttributionMethod, Dataset, Edition, Split
 from attribench.protocols.protocol import Protocol
 from attribench.study.plan import StudyPlan
@@ -55,7 +55,7 @@ class RunConfig(pydantic.BaseModel):
     params: dict[str, dict[str, Any]] = {}
     plugins: tuple[Path, ...] = ()
     device: str = "auto"
-    workers: str = "auto"
+    workers: Literal["auto"] | pydantic.NonNegativeInt = "auto"
     scheduler: str | None = None
     store: Path | None = None
     out: Path | None = None
@@ -289,7 +289,7 @@ def _new_folder(dataset: Dataset) -> Path:
 def _first_failure(prepared: Prepared, outcomes: dict[Step, Outcome]) -> AttribenchError | None:
     for step in prepared.targets:
         outcome = outcomes[step]
-        if outcome.status in ("failed", "skipped") and outcome.error is not None:
+        if not outcome.ok and not isinstance(outcome.error, Unavailable):
             return outcome.error
     return None
 
@@ -299,7 +299,7 @@ def _write_manifest(prepared: Prepared, outcomes: dict[Step, Outcome], seconds: 
     scores = prepared.folder / "scores"
     for entry in prepared.methods:
         for plan, seed, step in entry.scores:
-            if outcomes[step].status in ("done", "cached"):
+            if outcomes[step].ok:
                 target = scores / entry.plugin.name / f"{plan.id}-seed{seed}.safetensors"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(prepared.store.path(step.keys["scores"]) / SCORES, target)

@@ -8,6 +8,7 @@ by it, and it says nothing about whether M is right.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.stats import rankdata
@@ -29,6 +30,8 @@ class SpearmanWithTable(Metric):
     order to agree with: NaN. A method that scores every image of a query alike expresses no order; its correlation
     is undefined, and counts as 0, the value of chance, so that saying nothing is never better than a wrong answer.
     """
+
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     table: str = "table"
 

@@ -17,6 +17,7 @@ precision still divides by K.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.stats import rankdata
@@ -56,6 +57,8 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 class _AtK(Metric):
     """What recall and precision share: the number of images retrieved."""
 
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
     k: int = 5
 
     def __post_init__(self) -> None:
@@ -74,6 +77,8 @@ class _AtK(Metric):
 @dataclass(frozen=True, kw_only=True)
 class Recall(_AtK):
     """Share of the relevant images that are among the K with the highest scores (MONTRAGE §4.3)."""
+
+    grows_with_k: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -111,6 +116,8 @@ class Precision(_AtK):
 @dataclass(frozen=True, kw_only=True)
 class AveragePrecision(Metric):
     """Mean, over the relevant images, of the precision at the place where each is found."""
+
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     @property
     def name(self) -> str:

@@ -88,3 +88,36 @@ def pictures() -> dict[str, Image.Image]:
         f"{name}/{i}.png": Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((32, 32))
         for name in ("cat", "dog") for i in range(4)
     }  # fmt: skip
+
+
+CONCEPT_COLOURS = {"cat": "tan", "dog": "sienna", "bear": "saddlebrown", "chair": "teal", "barn": "firebrick",
+                   "lamp": "gold", "plate": "navy"}  # fmt: skip
+
+
+def write_customconcept101(root: Path, images: int = 3) -> Path:
+    """A folder in CustomConcept101's public layout: seven concepts with a few drawn pictures each."""
+    from PIL import ImageDraw
+
+    entries = []
+    for number, (word, colour) in enumerate(CONCEPT_COLOURS.items()):
+        folder = root / "benchmark_dataset" / f"thing_{word}"
+        folder.mkdir(parents=True)
+        for i in range(images):
+            picture = Image.new("RGB", (48, 40), (200 + 10 * i, 220, 230))
+            ImageDraw.Draw(picture).regular_polygon((20 + 3 * i, 20, 12 + i), 3 + number, rotation=20 * i, fill=colour)
+            picture.save(folder / f"{i}.jpg")
+        entries.append({
+            "instance_prompt": f"photo of a <new1> {word}", "class_prompt": word,
+            "instance_data_dir": f"./benchmark_dataset/thing_{word}", "class_data_dir": f"./regularization/thing_{word}",
+            "prompt_filename": "prompts/thing.txt",
+        })  # fmt: skip
+    (root / "prompts").mkdir()
+    (root / "prompts" / "thing.txt").write_text("\n".join(f"a {{}} in place {i}" for i in range(20)))
+    (root / "dataset.json").write_text(json.dumps(entries))
+    return root
+
+
+@pytest.fixture(scope="session")
+def paper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CustomConcept101 as a user would have it on disk, in small."""
+    return write_customconcept101(tmp_path_factory.mktemp("customconcept101"))

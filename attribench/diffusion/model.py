@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from attribench.errors import ModelError
 
 diffusers_logging.disable_progress_bar()  # ours is the only progress display
 transformers_logging.disable_progress_bar()
+
+LOADING = threading.Lock()
+"""diffusers and transformers change global state while they build a model; workers may be threads of one process."""
 
 VALUE_SUFFIX = "attn2.to_v"
 KEY_SUFFIX = "attn2.to_k"
@@ -92,14 +96,16 @@ class DiffusionModel:
         if folder.is_dir() and not (folder / "model_index.json").is_file():
             raise ModelError(f"{folder} holds no model_index.json; give a folder in the diffusers layout or a hub id")
         try:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                str(reference),
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-            )
+            with LOADING:
+                pipeline = StableDiffusionPipeline.from_pretrained(
+                    str(reference),
+                    safety_checker=None,
+                    feature_extractor=None,
+                    requires_safety_checker=False,
+                    use_safetensors=True,
+                    low_cpu_mem_usage=False,
+                    dtype=torch.float32,
+                )
         except (OSError, ValueError, KeyError) as error:
             first_line = str(error).strip().splitlines()[0]
             raise ModelError(

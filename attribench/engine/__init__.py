@@ -2,12 +2,13 @@
 
 from attribench.engine.measure import Cost, measure
 from attribench.engine.plan import DryRunRow, Estimate, Plan, dry_run, make_plan
+from attribench.engine.progress import Listener, listener_for
 from attribench.engine.run import execute
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.engine.store import ArtifactStore, DiskFull
 from attribench.engine.work import Outcome
 
 __all__ = [
-    "ArtifactStore", "Cost", "DiskFull", "DryRunRow", "Estimate", "Outcome", "Plan", "Ref", "Step", "StepContext",
-    "dry_run", "execute", "make_plan", "measure",
-]
+    "ArtifactStore", "Cost", "DiskFull", "DryRunRow", "Estimate", "Listener", "Outcome", "Plan", "Ref", "Step",
+    "StepContext", "dry_run", "execute", "listener_for", "make_plan", "measure",
+]  # fmt: skip

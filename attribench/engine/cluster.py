@@ -29,6 +29,8 @@ Workers = int | Literal["auto"]
 
 CONNECT_SECONDS = 20
 
+THIS_MACHINE = "127.0.0.1:0"
+
 PLUGIN_FILES = "attribench_plugin_"
 """How `attribench.plugins.add_file` names the modules that it makes."""
 
@@ -66,13 +68,22 @@ def _local_cluster(workers: Workers) -> Iterator[Client]:
             n_workers=CPU_COUNT if workers == "auto" else workers,
             threads_per_worker=1,
             dashboard_address=None,
+            # Dask serves its health page all the same: at a free port, and to this machine alone
+            scheduler_kwargs={"dashboard_address": THIS_MACHINE},
+            worker_dashboard_address=THIS_MACHINE,
             memory_limit=0,
             local_directory=folder,
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        yield client
+        try:
+            yield client
+        except BaseException:
+            # A thread cannot be stopped: without this, control-C would wait for steps that report nothing.
+            for worker in list(cluster.workers.values()):
+                cluster.sync(worker.close, executor_wait=False)
+            raise
 
 
 @contextmanager
@@ -93,7 +104,7 @@ def _cuda_cluster(workers: Workers) -> Iterator[Client]:
         LocalCUDACluster(
             n_workers=None if workers == "auto" else workers,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=THIS_MACHINE,
             resources={"GPU": 1},
             local_directory=folder,
             silence_logs=logging.ERROR,

@@ -57,7 +57,8 @@ class Tally:
         self._lanes = lanes
         self._start = time.monotonic()
         self._taken: dict[str, list[float]] = {}
-        self.state: dict[Step, str] = {step: "waiting" for step in plan.to_run}
+        # All steps from the start: the display reads this from another thread, so it must not grow.
+        self.state = dict.fromkeys(plan.cached, "cached") | dict.fromkeys(plan.to_run, "waiting")
         self.part: dict[Step, float] = {}
         """How much of a running step is done, 0 to 1."""
 

@@ -116,7 +116,7 @@ def _run_on_cluster(
     by_key = {future.key: step for step, future in futures.items()}
     outcomes: dict[Step, Outcome] = {}
     try:
-        for future in as_completed(futures.values()):
+        for future in as_completed(futures.values(), loop=client.loop):
             step = by_key[future.key]
             outcomes[step] = _outcome(step, future, _upstream(step, futures))
             _heard(hearing, step, outcomes[step])

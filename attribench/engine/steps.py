@@ -13,14 +13,14 @@
 Each output is one artifact. Its key is a token of the function's qualified name, its version, the
 parameters, the keys of the inputs, the output's name and that output's own identity. So asking one
 training for a further observation (a further output) leaves the key of its weights as it was. The
-label, the estimate, the device and the place of the store do not enter a key.
+label, the bindings, the estimate, the device and the place of the store do not enter a key.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,9 @@ class Step:
     """Whether it runs on the accelerator, if the run has one."""
     label: str = ""
     """What tells it from others of its kind, for people ("study 3")."""
+    bindings: Mapping[str, Any] = field(default_factory=dict)
+    """Where to find what the parameters identify (an open data set, the path of a model): not part of a key,
+    so the parameters must hold a fingerprint of the content."""
     estimate: Mapping[str, float] | None = None
     """What it may cost, before the store knows better: "seconds", "peak_bytes", "bytes"."""
 
@@ -135,6 +138,7 @@ class Job:
     outputs: Mapping[str, Any]
     keys: Mapping[str, str]
     device: str
+    bindings: Mapping[str, Any]
 
     @classmethod
     def of(cls, step: Step, device: str) -> Job:
@@ -148,6 +152,7 @@ class Job:
             outputs=dict(step.outputs),
             keys=step.keys,
             device=device if step.gpu else "cpu",
+            bindings=dict(step.bindings),
         )
 
 
@@ -156,6 +161,9 @@ class StepContext:
 
     def __init__(self, job: Job, store: ArtifactStore, report: Callable[[int, int, str], None]) -> None:
         self.params = job.params
+        self.bindings = job.bindings
+        self.inputs = frozenset(job.inputs)
+        """Names of the inputs."""
         self.device = job.device
         self.wanted: Mapping[str, Any] = {
             name: identity for name, identity in job.outputs.items() if not store.has(job.keys[name])

@@ -153,7 +153,7 @@ class ArtifactStore:
                 raise _damaged(target, f"it has no {MANIFEST}") from error
             claim.discard()
         _fsync_folder(target.parent)
-        self._failure(claim.key).unlink(missing_ok=True)
+        self.failure_path(claim.key).unlink(missing_ok=True)
 
     @contextmanager
     def room_checked(self) -> Iterator[None]:
@@ -192,14 +192,15 @@ class ArtifactStore:
         """Keep why a step failed, for whoever wants to know. Says nothing about the next run."""
         entry = {"key": key, "step": step, "reason": reason, "traceback": traceback}
         with suppress(OSError):  # a disk too full for this note has already been reported
-            write_text_whole(self._failure(key), json.dumps(entry, indent=1))
+            write_text_whole(self.failure_path(key), json.dumps(entry, indent=1))
 
     def failure(self, key: str) -> dict[str, str] | None:
         """The last recorded failure of this artifact's step, gone once it succeeds."""
-        path = self._failure(key)
+        path = self.failure_path(key)
         return json.loads(path.read_text()) if path.exists() else None
 
-    def _failure(self, key: str) -> Path:
+    def failure_path(self, key: str) -> Path:
+        """Where that failure is recorded."""
         return self.root / "failures" / f"{key}.json"
 
     def _folder(self, key: str) -> Path:

@@ -100,15 +100,16 @@ def _failed(job: Job, context: StepContext, store: ArtifactStore, error: BaseExc
         return Outcome("unavailable", seconds, _one_line(error), _portable(error))
     reported = error
     if not isinstance(error, AttribenchError):
-        where = store.root / "failures"
-        reported = MethodError(f"step {job.title} raised {type(error).__name__}: {_one_line(error)}; traceback in {where}")
+        record = store.failure_path(job.keys[next(iter(context.wanted))])
+        reported = MethodError(f"step {job.title} raised {type(error).__name__}: {_one_line(error)}; traceback: {record}")
+    trace = "".join(traceback.format_exception(error))
+    for name in context.wanted:
+        store.record_failure(job.keys[name], job.title, _one_line(reported), trace)
     # What a killed run left may itself be the cause, so a step that fails on it starts afresh next time.
     # A full disk is not the step's fault.
-    for name, claim in context.claims.items():
+    for claim in context.claims.values():
         if claim.resumed and not isinstance(error, DiskFull):
             claim.discard()
-        trace = "".join(traceback.format_exception(error))
-        store.record_failure(job.keys[name], job.title, _one_line(reported), trace)
     return Outcome("failed", seconds, _one_line(reported), _portable(reported))
 
 

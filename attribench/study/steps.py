@@ -199,7 +199,7 @@ def generate(ctx: StepContext) -> None:
             latents,
             steps=sampling.steps,
             guidance=sampling.guidance,
-            report=lambda done=done: ctx.report(next(done, total), total),
+            report=lambda done=done: ctx.report(next(done, total), total, f"{len(cases)} pictures"),
         )
         for number, picture in enumerate(pictures, start):
             target = folder / picture_name(number)

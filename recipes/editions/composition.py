@@ -1,6 +1,7 @@
 """Put a cut-out on a coloured ground and shrink it to the editions' picture size."""
 
 import colorsys
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -11,6 +12,8 @@ OVERSAMPLING = 4
 SUBJECT_SHARE = (0.70, 0.82)
 OFFSET_SHARE = 0.05
 SHADOW_STRENGTH = 0.28
+TRIM_MARGIN = 0.05
+PORTRAIT_SHARE = 0.72
 GROUND_TRIES = 16
 MIN_GROUND_CONTRAST = 75.0
 
@@ -29,11 +32,35 @@ def object_picture(cutout: Image.Image, rng: np.random.Generator, size: int = PI
     layer.paste(subject, (int(left), int(top)))
     premultiplied = np.asarray(layer, dtype=np.float64)
     alpha = premultiplied[..., 3:] / 255
-    ground = _contrasting_ground(premultiplied, rng, canvas)
+    ground = _contrasting_ground(premultiplied, lambda: seeded_ground(rng, canvas))
     shade = np.asarray(_shadow(layer.getchannel("a")), dtype=np.float64)[..., None] / 255
     picture = premultiplied[..., :3] + (1 - alpha) * ground * (1 - SHADOW_STRENGTH * shade)
     full = Image.fromarray(picture.clip(0, 255).round().astype(np.uint8), "RGB")
     return full.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def drawing_picture(
+    drawing: Image.Image, frame: str, rng: np.random.Generator, size: int = PICTURE_SIZE
+) -> Image.Image:
+    """A drawing (RGBA) framed and put on a seeded plain tint, at `size` x `size`.
+
+    `frame` says what of it is shown: `whole` all of it, `trim` the drawn part
+    with a margin, `bust` the drawn part standing on the lower edge, `portrait`
+    its upper part only, `tile` the square at its top.
+    """
+    canvas = size * OVERSAMPLING
+    layer = _framed(drawing, frame).resize((canvas, canvas), Image.Resampling.LANCZOS)
+    premultiplied = np.asarray(layer, dtype=np.float64)
+    ground = _contrasting_ground(premultiplied, lambda: plain_tint(rng, canvas))
+    picture = premultiplied[..., :3] + (1 - premultiplied[..., 3:] / 255) * ground
+    full = Image.fromarray(picture.clip(0, 255).round().astype(np.uint8), "RGB")
+    return full.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def plain_tint(rng: np.random.Generator, size: int) -> np.ndarray:
+    """One light or middling colour, float [size, size, 3] in 0..255."""
+    colour = _rgb(rng.uniform(), rng.uniform(0.08, 0.45), rng.uniform(0.68, 1.0))
+    return np.broadcast_to(colour, (size, size, 3))
 
 
 def seeded_ground(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -63,12 +90,33 @@ def _fitted(cutout: Image.Image, longest_side: int) -> Image.Image:
     return cutout.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _contrasting_ground(premultiplied: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+def _framed(drawing: Image.Image, frame: str) -> Image.Image:
+    content = drawing.getchannel("A").getbbox()
+    if frame == "whole" or content is None:
+        return drawing.convert("RGBa")
+    left, top, right, bottom = content
+    width, height = right - left, bottom - top
+    middle = (left + right) / 2
+    if frame == "trim":
+        side = max(width, height) * (1 + 2 * TRIM_MARGIN)
+        top -= (side - height) / 2
+    elif frame == "tile":
+        side = width
+    else:
+        shown = PORTRAIT_SHARE if frame == "portrait" else 1.0
+        side = height * shown * (1 + TRIM_MARGIN)
+        top -= height * shown * TRIM_MARGIN
+        middle = drawing.width / 2
+    box = (round(middle - side / 2), round(top), round(middle + side / 2), round(top + side))
+    return drawing.convert("RGBa").crop(box)
+
+
+def _contrasting_ground(premultiplied: np.ndarray, draw: Callable[[], np.ndarray]) -> np.ndarray:
     covered = premultiplied[..., 3] > 200
     colours = premultiplied[covered][:, :3] if covered.any() else np.zeros((1, 3))
     best, best_contrast = None, -1.0
     for _ in range(GROUND_TRIES):
-        ground = seeded_ground(rng, size)
+        ground = draw()
         behind = ground[covered] if covered.any() else ground.reshape(-1, 3)[:1]
         contrast = float(np.quantile(np.linalg.norm(colours - behind, axis=1), 0.3))
         if contrast > best_contrast:

@@ -1,15 +1,17 @@
-// Draw faces of one DiceBear style whose parts differ as much as can be.
+// Draw faces of one DiceBear style that share few parts with each other.
 //
 //   node dicebear_faces.mjs NODE_MODULES STYLE COUNT
 //
-// Prints a JSON list of {seed, parts, svg}. Faces are drawn from fixed seeds;
-// each next one is the candidate that shares the fewest parts with any face
-// taken before, so that no two pictures of a style are near-duplicates.
+// Prints a JSON list of {seed, parts, svg}. Seeds are tried in a fixed order,
+// and a face is taken only if no face taken before shares more of its parts
+// than the cap allows; where too few pass, the cap is raised by one step.
 
 import { pathToFileURL } from "node:url";
 
 const CANDIDATES = 600;
-const NOT_PARTS = /^(primaryBackgroundColor|secondaryBackgroundColor|backgroundType|backgroundRotation|base|body|head|shape)$/;
+const CAP_STEP = 0.05;
+const NOT_PARTS = /ackground|^(base|body|head|shape)$/;
+const FACE_IS_THE_GROUND = new Set(["fun-emoji"]);
 
 const [modules, style, count] = process.argv.slice(2);
 const load = (name) => import(pathToFileURL(`${modules}/@dicebear/${name}/lib/index.js`).href);
@@ -17,34 +19,35 @@ const { createAvatar } = await load("core");
 const collection = await load(style);
 
 function face(seed) {
-  const { svg, extra } = createAvatar(collection, { seed }).toJson();
+  const ground = FACE_IS_THE_GROUND.has(style) ? {} : { backgroundColor: ["transparent"] };
+  const { svg, extra } = createAvatar(collection, { seed, ...ground }).toJson();
   return { seed, parts: extra, svg };
 }
 
-function sharedParts(one, other) {
-  const names = Object.keys(one.parts).filter((name) => !NOT_PARTS.test(name));
-  const shared = names.filter((name) => one.parts[name] === other.parts[name]);
-  return shared.length / names.length;
+function partNames(parts) {
+  return Object.keys(parts).filter((name) => FACE_IS_THE_GROUND.has(style) || !NOT_PARTS.test(name));
 }
 
-function mostDifferent(candidates, wanted) {
-  const taken = [candidates[0]];
-  const closest = candidates.map((candidate) => [sharedParts(candidate, taken[0]), sharedParts(candidate, taken[0])]);
-  while (taken.length < wanted) {
-    let best = -1;
-    candidates.forEach((candidate, index) => {
-      if (taken.includes(candidate)) return;
-      const [most, sum] = closest[index];
-      if (best < 0 || most < closest[best][0] || (most === closest[best][0] && sum < closest[best][1])) best = index;
-    });
-    taken.push(candidates[best]);
-    candidates.forEach((candidate, index) => {
-      const shared = sharedParts(candidate, candidates[best]);
-      closest[index] = [Math.max(closest[index][0], shared), closest[index][1] + shared];
-    });
+function sharedShare(one, other) {
+  const names = partNames({ ...one.parts, ...other.parts }).filter((name) => varying.has(name));
+  return names.filter((name) => one.parts[name] === other.parts[name]).length / names.length;
+}
+
+function taken(cap) {
+  const faces = [];
+  for (const candidate of candidates) {
+    if (faces.length === Number(count)) break;
+    if (faces.every((face) => sharedShare(face, candidate) <= cap)) faces.push(candidate);
   }
-  return taken;
+  return faces;
 }
 
 const candidates = Array.from({ length: CANDIDATES }, (_, index) => face(`${style}-${index}`));
-process.stdout.write(JSON.stringify(mostDifferent(candidates, Number(count))));
+const varying = new Set(
+  partNames(Object.assign({}, ...candidates.map((candidate) => candidate.parts))).filter(
+    (name) => new Set(candidates.map((candidate) => candidate.parts[name])).size > 2,
+  ),
+);
+let cap = CAP_STEP;
+while (taken(cap).length < Number(count)) cap += CAP_STEP;
+process.stdout.write(JSON.stringify(taken(cap)));

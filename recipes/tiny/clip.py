@@ -146,12 +146,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="folder with corpus.npz and tokenizer")
     parser.add_argument("--out", type=Path, help="where clip-tiny goes (default WORK/clip-tiny)")
-    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--minutes", type=float, default=25, help="of processor time")
     parser.add_argument("--labelled", type=Path, nargs="*", default=[], help="folders of label folders to report on")
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
+    torch.backends.cuda.enable_flash_sdp(False)  # its backward is slow on a processor for short sequences
 
     drawings, rows, data_hash = load(options.work)
     painter = Painter(drawings)
@@ -170,7 +171,7 @@ def main() -> None:
         progress = restore(path, average, optimizer)
     rng = np.random.default_rng([SEED, progress["step"]])
     draws = torch.Generator().manual_seed(SEED + progress["step"])
-    clock, saved, running = time.monotonic() - progress["seconds"], progress["seconds"], None
+    clock, saved, running = time.process_time() - progress["seconds"], progress["seconds"], None
 
     while progress["seconds"] < 60 * options.minutes or not progress["history"]:
         share = min(1, progress["seconds"] / (60 * options.minutes))
@@ -198,7 +199,7 @@ def main() -> None:
             model.logit_scale.clamp_(0, math.log(100))
         average.update()
         progress["step"] += 1
-        progress["seconds"] = time.monotonic() - clock
+        progress["seconds"] = time.process_time() - clock
         running = loss.item() if running is None else 0.95 * running + 0.05 * loss.item()
         if progress["step"] % 25 == 0:
             print(f"{progress['step']} {progress['seconds']:.0f}s loss {running:.4f}", flush=True)

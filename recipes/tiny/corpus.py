@@ -105,6 +105,12 @@ CORE = """
 """
 CORE_LABELS = {re.sub(r"\s+", " ", label).strip() for label in CORE.split("|")}
 
+CORE_OBJECTS = {
+    "a chair", "a sofa", "a table", "a bookcase", "a wardrobe", "a cabinet", "a lamp", "a bench", "a wooden box", "a jar",
+    "a milk carton", "a tennis racket", "playing cards", "a calendar", "a whiteboard", "a perfume bottle", "a glass mug",
+    "butter on a plate", "a fence", "a ceiling fan",
+}  # fmt: skip
+
 # The prompts of MONTRAGE (supplement, section A), for things and for styles.
 THING_PROMPTS = (
     "Enchanted {x} in a dream forest.", "{x} essence in abstract art.", "Sci-fi {x} cityscape.",
@@ -209,11 +215,11 @@ def house_drawings(packages: Path, house: str, wanted: list[dict]):
 def object_drawings(folder: Path):
     """Yield (row, RGBA drawing) for the rendered 3-D objects; `captions.json` maps file name to caption."""
     for name, caption in sorted(json.loads((folder / "captions.json").read_text()).items()):
-        image = Image.open(folder / name).convert("RGBA")
+        image = Image.open(folder / name).convert("RGBA")  # opaque: rendered on a background of its own
         bare = re.sub(r"^(a|an) ", "", caption)
         row = {"label": bare, "bare": bare, "article": caption, "subgroup": "object-3d", "house": OBJECTS_HOUSE}
         square = np.asarray(image.resize((DRAWING_SIZE, DRAWING_SIZE), Image.Resampling.LANCZOS))
-        yield {**row, "core": True, "held_out": False}, square
+        yield {**row, "core": caption in CORE_OBJECTS, "held_out": False}, square
 
 
 def build(packages: Path, work: Path, objects: Path | None) -> str:
@@ -252,6 +258,7 @@ class Painter:
 
     def __init__(self, drawings: np.ndarray):
         self.drawings = drawings
+        self.opaque = drawings[:, ::DRAWING_SIZE - 1, :: DRAWING_SIZE - 1, 3].min(axis=(1, 2)) == 255
 
     def place(self, items, background, turn: float = 0.0, recolour=None) -> np.ndarray:
         """Draw `items` = [(drawing index, size, x, y, flipped)] in order; size and centre are in picture sides."""
@@ -291,6 +298,8 @@ class Painter:
 
     def single(self, rng, index, low=0.74, high=0.92) -> np.ndarray:
         """One drawing at its usual size."""
+        if self.opaque[index]:  # its own background fills the picture
+            low, high = 1.06, 1.2
         size = rng.uniform(low, high)
         x, y = 0.5 + rng.uniform(-0.05, 0.05, 2)
         return self.place([(index, size, x, y, rng.random() < 0.5)], self.background(rng))
@@ -299,7 +308,9 @@ class Painter:
         """Small, anywhere (Custom Diffusion's zoomed-out augmentation)."""
         size = rng.uniform(0.3, 0.5)
         x, y = rng.uniform(size / 2, 1 - size / 2, 2)
-        return self.place([(index, size, x, y, rng.random() < 0.5)], self.background(rng))
+        corner = tuple(int(c) for c in self.drawings[index, 0, 0, :3])
+        background = corner if self.opaque[index] else self.background(rng)
+        return self.place([(index, size, x, y, rng.random() < 0.5)], background)
 
     def close(self, rng, index) -> np.ndarray:
         """Larger than the picture (its zoomed-in augmentation)."""

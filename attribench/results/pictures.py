@@ -1,0 +1,250 @@
+"""Two pictures of a run: what each method found for some queries, and every number with its interval.
+
+Drawn on matplotlib's Agg canvas through its objects, with no pyplot state, so that any thread or process may draw.
+Prompts and names come from strangers: they are shown as they are, never read as mathematics (`$`), and wrapped.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from PIL import Image, ImageOps
+
+from attribench.confined import shown
+from attribench.results.record import Row
+from attribench.results.table import by_rank
+from attribench.results.whole_file import whole_file
+
+MAX_BYTES = 1_000_000
+RESOLUTION = 100
+"""Dots per inch; fewer where the file would be larger than that."""
+
+GREEN, GREY, BLUE, RED, INK = "#1a9641", "#b0b0b0", "#2b5c9e", "#c0392b", "#222222"
+
+
+# ------------------------------------------------------------------------------------ the top five
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One query: its prompt and picture, and for each method its first training images, best first."""
+
+    prompt: str
+    picture: Image.Image
+    title: str
+    """The prompt's concepts, as a reader calls them."""
+    top: Mapping[str, Sequence[tuple[Image.Image, bool]]]
+    """Method -> (training image, whether it shows a concept of the prompt)."""
+
+
+# All lengths are inches; the axes span the figure, with y pointing down.
+THUMBNAIL, GAP, LABEL, PICTURE, MARGIN, HEAD, COUNT, LINE = 0.68, 0.07, 1.45, 1.75, 0.35, 1.2, 0.5, 0.15
+BLOCK_HEAD, CAPTION_CHARACTERS, CAPTION_LINES, LABEL_CHARACTERS = 0.3, 25, 8, 19
+FIVE = 5
+BLOCK_WIDTH = PICTURE + 0.15 + LABEL + FIVE * (THUMBNAIL + GAP) + COUNT
+
+
+def top_five(path: Path, items: Sequence[Shown]) -> None:
+    """Write a PNG: each query's generated picture and prompt, and per method its five highest-scored training images.
+
+    Those of the prompt's own concepts are framed in green. Raises StoreError if it cannot be written.
+    """
+    columns = min(2, len(items))
+    blocks = [list(items[start : start + columns]) for start in range(0, len(items), columns)]
+    heights = [max(map(_block_height, block)) for block in blocks]
+    width = MARGIN + max(columns, 1) * (BLOCK_WIDTH + MARGIN)
+    height = HEAD + sum(block_height + MARGIN for block_height in heights)
+    figure = Figure(figsize=(width, height), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    canvas = Image.new("RGB", (round(width * RESOLUTION), round(height * RESOLUTION)), "white")
+    _head(axes)
+    top = HEAD
+    for block, block_height in zip(blocks, heights, strict=True):
+        for column, item in enumerate(block):
+            _block(axes, canvas, item, MARGIN + column * (BLOCK_WIDTH + MARGIN), top)
+        top += block_height + MARGIN
+    axes.imshow(canvas, extent=(0, width, height, 0), aspect="auto", zorder=0)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    _save(figure, path)
+
+
+def _head(axes: Axes) -> None:
+    title = "Generated pictures and their top five training images, by method"
+    _text(axes, MARGIN, 0.32, title, size=13, weight="bold")
+    x = MARGIN
+    for colour, line, meaning, length in (
+        (GREEN, 2.5, "shows a concept of the prompt", 2.6),
+        (GREY, 0.8, "another training image", 2.1),
+    ):
+        axes.add_patch(Rectangle((x + 0.03, 0.56), 0.16, 0.16, fill=False, edgecolor=colour, linewidth=line))
+        _text(axes, x + 0.3, 0.64, meaning, size=9.5)
+        x += length
+    explained = "The highest score is at the left; n/5: how many of the five show a concept of the prompt."
+    _text(axes, MARGIN, 0.9, explained, size=9.5)
+
+
+def _caption(item: Shown) -> list[tuple[str, str]]:
+    """Lines below a generated picture with their weight: concepts, then prompt."""
+    title = [(line, "bold") for line in _wrapped(item.title, CAPTION_CHARACTERS - 3, 3)]
+    return title + [(line, "normal") for line in _wrapped(item.prompt, CAPTION_CHARACTERS, CAPTION_LINES)]
+
+
+def _block_height(item: Shown) -> float:
+    return BLOCK_HEAD + max(PICTURE + 0.1 + LINE * len(_caption(item)), len(item.top) * (THUMBNAIL + GAP))
+
+
+def _block(axes: Axes, canvas: Image.Image, item: Shown, left: float, top: float) -> None:
+    _text(axes, left, top + 0.12, "generated", size=8.5, color="#666666")
+    start = left + PICTURE + 0.15 + LABEL
+    _text(axes, start, top + 0.12, "training images with the highest scores", size=8.5, color="#666666")
+    top += BLOCK_HEAD
+    _picture(axes, canvas, item.picture, left, top, PICTURE, INK, 0.8)
+    for i, (line, weight) in enumerate(_caption(item)):
+        _text(axes, left, top + PICTURE + 0.17 + i * LINE, line, size=8, weight=weight)
+    for row, (method, images) in enumerate(item.top.items()):
+        y = top + row * (THUMBNAIL + GAP)
+        label = "\n".join(_wrapped(method, LABEL_CHARACTERS, 3))
+        _text(axes, start - 0.12, y + THUMBNAIL / 2, label, size=9, horizontalalignment="right")
+        for i, (image, own) in enumerate(images[:FIVE]):
+            colour, line = (GREEN, 2.5) if own else (GREY, 0.8)
+            _picture(axes, canvas, image, start + i * (THUMBNAIL + GAP), y, THUMBNAIL, colour, line)
+        found = sum(own for _, own in images[:FIVE])
+        _text(axes, start + FIVE * (THUMBNAIL + GAP) + 0.02, y + THUMBNAIL / 2, f"{found}/{len(images[:FIVE])}",
+              size=9, color=GREEN if found else "#666666")  # fmt: skip
+
+
+def _picture(
+    axes: Axes, canvas: Image.Image, image: Image.Image, left: float, top: float, side: float, colour: str, line: float
+) -> None:
+    """The middle square of an image, framed. All go onto one canvas, which is much faster than one artist each."""
+    pixels, corner = round(side * RESOLUTION), (round(left * RESOLUTION), round(top * RESOLUTION))
+    canvas.paste(ImageOps.fit(image.convert("RGB"), (pixels, pixels), Image.Resampling.LANCZOS), corner)
+    axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=colour, linewidth=line, joinstyle="miter"))
+
+
+# --------------------------------------------------------------------------------- every interval
+
+PANEL_WIDTH, METHOD_HEIGHT, PANEL_HEAD, LABELS_WIDTH, PLOT_HEAD = 2.7, 0.3, 0.95, 1.9, 0.85
+
+
+def interval_plot(path: Path, rows: Sequence[Row]) -> None:
+    """Write a PNG: for each variant (down) and metric (across) every method's value, 95 % interval and chance.
+
+    Methods are sorted as in the table. Methods without a value are left out. Raises StoreError if it cannot be
+    written.
+    """
+    with_value = [row for row in rows if row.value is not None]
+    names = dict.fromkeys(row.variant for row in with_value)
+    variants = {name: [row for row in with_value if row.variant == name] for name in names}
+    metrics = {name: list(dict.fromkeys(row.metric for row in of)) for name, of in variants.items()}
+    heights = [METHOD_HEIGHT * len(by_rank(of)) + PANEL_HEAD for of in variants.values()]
+    columns = max(map(len, metrics.values()), default=1)
+    width, height = LABELS_WIDTH + columns * PANEL_WIDTH + 0.2, PLOT_HEAD + sum(heights)
+    figure = Figure(figsize=(width, height), facecolor="white")
+    figure.add_artist(
+        Text(0.2 / width, 1 - 0.28 / height, _what_was_run(with_value), size=12, weight="bold", va="center",
+             parse_math=False)
+    )  # fmt: skip
+    top = PLOT_HEAD
+    for (variant, of_variant), panel_height in zip(variants.items(), heights, strict=True):
+        for column, metric in enumerate(metrics[variant]):
+            box = (LABELS_WIDTH + column * PANEL_WIDTH, height - top - panel_height + 0.5, PANEL_WIDTH - 0.35,
+                   panel_height - PANEL_HEAD + 0.1)  # fmt: skip
+            axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+            _panel(axes, metric, of_variant, with_labels=column == 0)
+        figure.add_artist(
+            Text(0.2 / width, 1 - (top + 0.2) / height, shown(variant), size=11, weight="bold", va="center",
+                 parse_math=False)
+        )  # fmt: skip
+        top += panel_height
+    _legend(figure, with_value)
+    _save(figure, path)
+
+
+def _what_was_run(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "no method has a value"
+    row = rows[0]
+    edition = "mini edition, not comparable with the papers" if row.edition == "mini" else "paper edition"
+    return f"{shown(row.dataset)} ({edition}), {shown(row.protocol)}, {max(r.n_studies for r in rows)} studies"
+
+
+def _panel(axes: Axes, metric: str, rows: Sequence[Row], *, with_labels: bool) -> None:
+    labels = by_rank(rows)
+    found = {row.label: row for row in rows if row.metric == metric}
+    for place, label in enumerate(labels):
+        if label not in found:
+            continue
+        row = found[label]
+        colour = GREY if row.control else BLUE
+        if row.low is not None:
+            axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
+        axes.plot([row.value], [place], "o", color=colour, markersize=6)
+    chance = next((row.chance for row in found.values() if row.chance is not None), None)
+    if chance is not None:
+        axes.axvline(chance, color=RED, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
+    axes.set_title(shown(metric.replace("_", " ")), size=10, parse_math=False)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    ticks = ["\n".join(_wrapped(label, 24, 2)) for label in labels] if with_labels else []
+    axes.set_yticks(range(len(labels)) if with_labels else [], ticks, size=9, parse_math=False)
+    left, right = axes.get_xlim()
+    axes.set_xlim(min(left, 0.0) if left < 0 else 0.0, right)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Figure, rows: Sequence[Row]) -> None:
+    kinds = [(BLUE, "method"), (GREY, "control")] if any(row.control for row in rows) else [(BLUE, "method")]
+    interval = any(row.low is not None for row in rows)
+    handles = [
+        Line2D([], [], color=colour, marker="o", linewidth=2.2 if interval else 0,
+               label=f"{kind}: value and 95 % interval" if interval else f"{kind}: value, no interval over one study")
+        for colour, kind in kinds
+    ]  # fmt: skip
+    handles.append(Line2D([], [], color=RED, linestyle=(0, (4, 3)), linewidth=1.2, label="chance"))
+    y = 1 - 0.45 / figure.get_figheight()
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.2 / figure.get_figwidth(), y), ncols=3,
+                  frameon=False, fontsize=9, borderaxespad=0)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ text, files
+
+
+def _wrapped(text: str, characters: int, lines: int) -> list[str]:
+    """A stranger's text in a few short printable lines."""
+    printable = shown(" ".join(text.split()))
+    return textwrap.wrap(printable, characters, max_lines=lines, placeholder=" …", break_on_hyphens=False) or [""]
+
+
+def _text(axes: Axes, x: float, y: float, text: str, **style: object) -> None:
+    axes.text(x, y, text, **{"verticalalignment": "center", "color": INK, "parse_math": False} | style)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write the PNG, within a megabyte."""
+    FigureCanvasAgg(figure)
+    resolution, png = float(RESOLUTION), io.BytesIO()
+    while True:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # a prompt in a script that the font lacks: boxes
+            figure.savefig(png, format="png", dpi=resolution)
+        if png.tell() <= MAX_BYTES:
+            break
+        resolution *= 0.95 * (MAX_BYTES / png.tell()) ** 0.5  # bytes go with the square
+        png = io.BytesIO()
+    with whole_file(path) as aside:
+        aside.write_bytes(png.getvalue())

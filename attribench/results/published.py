@@ -1,0 +1,31 @@
+"""Numbers as their papers print them, kept as data with their source and never mixed with measured ones.
+
+`published.csv` holds the tables 1-2 of MONTRAGE's supplement (Brokman et al. 2024), whose "Spearman's rank
+correlation" is agreement with MONTRAGE's own table. The un-mixed rows of D-TRAK contradict themselves: recall@5 = .49
+with precision@5 = .15 means .75 hits among 1.5 relevant images, where every concept has at least three, and a
+precision of .15 is below the .2 of chance with five concepts. They are kept as printed, and flagged.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import pandas as pd
+
+
+def published(
+    dataset: str, protocol: str, variant: str | None = None, n_concepts: int | None = None
+) -> pd.DataFrame:
+    """Published rows: dataset, protocol, variant, n_concepts, method, metric, value, flag, source.
+
+    `variant` and `n_concepts` narrow the choice when given. `flag` is empty, or says what is wrong with the row.
+    Where nothing was published the frame is empty.
+    """
+    with resources.files("attribench.results").joinpath("published.csv").open(encoding="utf-8") as stream:
+        rows = pd.read_csv(stream, keep_default_na=False, dtype={"value": float, "n_concepts": int})
+    chosen = (rows["dataset"] == dataset) & (rows["protocol"] == protocol)
+    if variant is not None:
+        chosen &= rows["variant"] == variant
+    if n_concepts is not None:
+        chosen &= rows["n_concepts"] == n_concepts
+    return rows[chosen].reset_index(drop=True)

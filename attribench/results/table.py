@@ -1,0 +1,214 @@
+"""The record as tables for a terminal or a pipe.
+
+One table per variant: methods by the rank of its first metric (the headline: protocols name recall first), controls
+apart, the value of chance, and what each method cost. Where a table is wider than the console it is split into
+several, each beginning with the methods; no value is ever cut short.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from attribench.confined import shown
+from attribench.results.published import published
+from attribench.results.record import Row
+
+EDITIONS = {
+    "mini": "mini edition (64×64 artwork and rendered objects, tiny model): not comparable with the papers",
+    "paper": "paper edition",
+}
+NOTHING = "–"
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """Print the record: a line on what was run, a table per variant, why methods are missing, published numbers."""
+    if not rows:
+        console.print("the record holds no rows: no method was run")
+        return
+    console.print(_headline(rows))
+    n_studies = max(row.n_studies for row in rows)
+    if n_studies == 1:
+        console.print("One study: no interval and no rank, since neither means anything over a single model.")
+    elif n_studies in (2, 3):
+        console.print(f"{n_studies} studies: intervals are too short; take at least four.")
+    for variant in dict.fromkeys(row.variant for row in rows):
+        _show_variant(variant, [row for row in rows if row.variant == variant], console)
+    _show_reasons(rows, console)
+    _show_published(rows[0], console)
+
+
+def by_rank(rows: Sequence[Row]) -> list[str]:
+    """The methods' labels of one variant: by the first metric's rank, then value; those without one last."""
+    headline = rows[0].metric
+    first = [row for row in rows if row.metric == headline]
+    first.sort(key=lambda row: (row.rank or math.inf, math.inf if row.value is None else -row.value, row.label))
+    return list(dict.fromkeys(row.label for row in [*first, *rows]))
+
+
+def _headline(rows: Sequence[Row]) -> Text:
+    row = rows[0]
+    variants = dict.fromkeys(r.variant for r in rows)
+    n_queries = sum(max(r.n_queries for r in rows if r.variant == variant) for variant in variants)
+    concepts = f", {row.n_concepts} concepts" if row.n_concepts else ""
+    parts = [
+        f"{shown(row.dataset)}, {EDITIONS[row.edition]}",
+        f"{shown(row.protocol)}{concepts}, {row.split} split",
+        f"{max(r.n_studies for r in rows)} studies",
+        f"{n_queries} queries",
+        row.device,
+    ]
+    return Text(" · ".join(parts), style="bold")
+
+
+# ----------------------------------------------------------------------------------- one variant
+
+
+@dataclass
+class _Column:
+    """A column of the variant's table: header, cell per method label, and the value of chance."""
+
+    header: str
+    cells: dict[str, Text]
+    chance: str = ""
+
+
+def _show_variant(variant: str, rows: list[Row], console: Console) -> None:
+    labels = by_rank(rows)
+    controls = [label for label in labels if any(row.control for row in rows if row.label == label)]
+    methods = [label for label in labels if label not in controls]
+    n_queries, n_studies = max(row.n_queries for row in rows), max(row.n_studies for row in rows)
+    title = Text(f"\n{shown(variant)}: {n_queries} queries of {n_studies} studies", style="bold")
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    groups = [[_metric_column(metric, rows)] for metric in metrics] + [_cost_columns(rows)]
+    console.print(title)
+    for columns in _packed(groups, methods, controls, console):
+        console.print()
+        console.print(_table(columns, methods, controls))
+
+
+def _packed(
+    groups: list[list[_Column]], methods: list[str], controls: list[str], console: Console
+) -> Iterator[list[_Column]]:
+    """The groups of columns in as few tables as the console's width allows, in order; a group stays together."""
+    unlimited = console.options.update_width(10_000)
+    current: list[_Column] = []
+    for group in groups:
+        wider = [*current, *group]
+        if current and Measurement.get(console, unlimited, _table(wider, methods, controls)).maximum > console.width:
+            yield current
+            wider = group
+        current = wider
+    yield current
+
+
+def _table(columns: list[_Column], methods: list[str], controls: list[str]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    table.add_column("method", overflow="fold")
+    for column in columns:
+        table.add_column(column.header, justify="right", overflow="fold")
+    for group, style in ((methods, ""), (controls, "dim")):
+        for label in group:
+            table.add_row(Text(shown(label)), *(column.cells[label] for column in columns), style=style)
+        table.add_section()
+    if any(column.chance for column in columns):
+        table.add_row("chance", *(column.chance for column in columns), style="dim")
+    return table
+
+
+def _metric_column(metric: str, rows: list[Row]) -> _Column:
+    of_metric = {row.label: row for row in rows if row.metric == metric}
+    headline = metric == rows[0].metric
+    cells = {row.label: Text(NOTHING) for row in rows}
+    ranked = any(row.rank for row in of_metric.values())
+    for label, row in of_metric.items():
+        if row.value is not None:
+            interval = "" if row.low is None else f" [{row.low:.3f}, {row.high:.3f}]"
+            rank = f" {row.rank if row.rank else NOTHING:>2}" if ranked else ""
+            cells[label] = Text(f"{row.value:.3f}{interval}{rank}", style="bold" if row.rank == 1 else "")
+        elif headline and row.status != "ok":
+            cells[label] = Text(row.status, style="yellow" if row.status == "unavailable" else "red")
+    chance = next((row.chance for row in of_metric.values() if row.chance is not None), None)
+    has_interval = any(row.low is not None for row in of_metric.values())
+    return _Column(
+        f"{shown(metric)}\n{'value [95 %]' if has_interval else 'value'}{' rank' if ranked else ''}",
+        cells,
+        "" if chance is None else f"{chance:.3f}",
+    )
+
+
+def _cost_columns(rows: list[Row]) -> list[_Column]:
+    """What each method cost. The numbers are the same for every metric of a method."""
+    costs: list[tuple[str, Callable[[Row], float | None], Callable[[float], str]]] = [
+        ("fit\ntime", lambda row: row.fit_seconds, duration),
+        ("time per\nquery", lambda row: row.query_seconds, duration),
+        ("peak\nmemory", lambda row: row.peak_bytes, size),
+        ("stored per\nimage", lambda row: row.bytes_per_train_image, size),
+    ]
+    by_label = {row.label: row for row in rows}
+    return [
+        _Column(header, {k: Text(NOTHING if read(r) is None else write(read(r))) for k, r in by_label.items()})
+        for header, read, write in costs
+    ]
+
+
+def duration(seconds: float) -> str:
+    """0.012 -> "12 ms", 5.2 -> "5.2 s", 600 -> "10 min", 7200 -> "2.0 h"."""
+    if seconds < 0.9995:
+        milliseconds = seconds * 1000
+        return f"{milliseconds:.0f} ms" if milliseconds >= 9.95 or milliseconds == 0 else f"{milliseconds:.1f} ms"
+    if seconds < 119.5:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7170 else f"{seconds / 3600:.1f} h"
+
+
+def size(n_bytes: float) -> str:
+    """1500 -> "1.5 kB"; a kilobyte is 1000 bytes."""
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 999.5:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" or n_bytes >= 99.5 else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} GB"
+
+
+# --------------------------------------------------------------------------------------- footers
+
+
+def _show_reasons(rows: Sequence[Row], console: Console) -> None:
+    """Why each method without numbers has none, once."""
+    for label, status, reason in dict.fromkeys((row.label, row.status, row.reason) for row in rows if row.reason):
+        style = "yellow" if status == "unavailable" else "red"
+        line = shown(" ".join(reason.split()))
+        console.print(Text.assemble((f"{shown(label)} {status}: ", style), line), soft_wrap=True)
+
+
+def _show_published(row: Row, console: Console) -> None:
+    """The papers' numbers, apart from ours."""
+    if row.n_concepts is None:
+        return
+    numbers = published(row.dataset, row.protocol, n_concepts=row.n_concepts)
+    if numbers.empty:
+        return
+    sources = ", ".join(numbers["source"].unique())
+    console.print(Text("\npublished, other data and model", style="bold"), Text(f"({sources})"))
+    for variant, of_variant in numbers.groupby("variant", sort=False):
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+        metrics = list(dict.fromkeys(of_variant["metric"]))
+        table.add_column(variant, overflow="fold")
+        for metric in metrics:
+            table.add_column(metric, justify="right", overflow="fold")
+        for method, of_method in of_variant.groupby("method", sort=False):
+            cells = {n.metric: f"{n.value:.3f}{' †' if n.flag else '  '}" for n in of_method.itertuples()}
+            table.add_row(method, *(cells.get(metric, NOTHING) for metric in metrics))
+        console.print()
+        console.print(table)
+    for flag in numbers["flag"].unique():
+        if flag:
+            console.print(f"† {flag}")
