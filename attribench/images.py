@@ -117,3 +117,12 @@ def _rgb(picture: Image.Image) -> Image.Image:
         opaque = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
     return picture.convert("RGB")
+
+
+def square(picture: Image.Image, side: int) -> Image.Image:
+    """The centre square of a picture at `side` pixels, as Stable Diffusion's training data was cut."""
+    width, height = picture.size
+    edge = min(width, height)
+    left, top = (width - edge) // 2, (height - edge) // 2
+    cut = picture.convert("RGB").crop((left, top, left + edge, top + edge))
+    return cut if edge == side else cut.resize((side, side), Image.Resampling.BICUBIC)

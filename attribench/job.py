@@ -22,6 +22,7 @@ import pydantic
 import tomli_w
 
 from attribench import __version__, plugins
+from attribench.diffusion.fingerprint import fingerprint
 from attribench.editions import open_dataset
 from attribench.engine.progress import Listener
 from attribench.engine.run import Outcome, execute
@@ -152,8 +153,6 @@ def prepare(config: RunConfig) -> Prepared:
     protocol_class = plugins.find("protocol", config.protocol or dataset.default_protocol).load()
     chosen, protocol_overrides = _configured(config, protocol_class.name)
     protocol = protocol_class.with_preset(config.preset or dataset.edition, protocol_overrides)
-
-    from attribench.diffusion.model import fingerprint
 
     model = config.model or (str(tiny_model()) if dataset.edition == "mini" else PAPER_MODEL)
     plans = protocol.plans(

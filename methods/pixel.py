@@ -11,7 +11,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from attribench.diffusion.model import square
+from attribench.images import square
 from attribench.interface import Access, AttributionMethod, Queries, Scores, State, Study
 
 from .features import best_version, cosine, embed_training_images

@@ -15,42 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from attribench.diffusion import augmentation, noise
-from attribench.diffusion.model import DiffusionModel, square
+from attribench.diffusion.config import CustomizationConfig
+from attribench.diffusion.model import DiffusionModel
 from attribench.errors import ModelError
+from attribench.images import square
 from attribench.interface import TrainImage, Watch
-
-
-@dataclass(frozen=True, kw_only=True)
-class CustomizationConfig:
-    """Hyper-parameters of one customization; the defaults are MONTRAGE's (supplement A)."""
-
-    epochs: int = 100
-    batch_size: int = 1
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = 1e-5
-    modifier_learning_rate: float | None = None
-    """None: the same as `learning_rate`."""
-    beta1: float = 0.9
-    beta2: float = 0.99
-    weight_decay: float = 0.0
-    augmentation: Literal["custom-diffusion", "none"] = "custom-diffusion"
-    flips: bool = False
-    train_modifiers: bool = True
-    modifier_init: Literal["rare", "class-word"] = "rare"
-    detach_first_token: bool = True
-    """The public attention processor cuts the gradient of K and V at the start token."""
-    vae_posterior: Literal["sample", "mean"] = "sample"
-
-    def steps(self, n_images: int) -> int:
-        """Optimizer steps for `n_images` training images."""
-        return self.epochs * -(-n_images // self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,6 @@ batched sampling from fixed noise.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +20,7 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from attribench.errors import ModelError
+from attribench.images import square
 
 diffusers_logging.disable_progress_bar()  # ours is the only progress display
 transformers_logging.disable_progress_bar()
@@ -286,37 +284,6 @@ class DiffusionModel:
             own[name].copy_(weight)
 
 
-def square(picture: Image.Image, side: int) -> Image.Image:
-    """The centre square of a picture at `side` pixels, as Stable Diffusion's training data was cut."""
-    width, height = picture.size
-    edge = min(width, height)
-    left, top = (width - edge) // 2, (height - edge) // 2
-    cut = picture.convert("RGB").crop((left, top, left + edge, top + edge))
-    return cut if edge == side else cut.resize((side, side), Image.Resampling.BICUBIC)
-
-
 def _to_tensor(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1.0).permute(2, 0, 1)
 
-
-def fingerprint(reference: str | Path) -> str:
-    """What a model is, for cache keys: sha256 over names and contents of a folder, or the hub id itself.
-
-    Files above 256 MiB count by size and their first and last MiB, so that a Stable Diffusion folder costs
-    no minute of hashing at each start.
-    """
-    folder = Path(reference)
-    if not folder.is_dir():
-        return f"hub:{reference}"
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".txt")):
-        size = path.stat().st_size
-        digest.update(json.dumps([path.relative_to(folder).as_posix(), size]).encode())
-        with path.open("rb") as file:
-            if size <= 2**28:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-            else:
-                digest.update(file.read(2**20))
-                file.seek(-(2**20), os.SEEK_END)
-                digest.update(file.read())
-    return f"sha256:{digest.hexdigest()[:32]}"

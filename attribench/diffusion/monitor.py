@@ -16,16 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attribench.diffusion.model import DiffusionModel
 from attribench.errors import MethodError
 from attribench.interface import TrainingObserver, Watch
+
+if TYPE_CHECKING:
+    from attribench.diffusion.model import DiffusionModel
 
 CHUNK_FLOATS = 2**24  # 64 MiB of V at a time
 BLOCK_PREFIXES = {"all": "", "down": "down_blocks.", "mid": "mid_block.", "up": "up_blocks."}

@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def seed_of(*key: str | int | bool) -> int:
@@ -23,6 +26,8 @@ def seed_of(*key: str | int | bool) -> int:
 
 def normal(shape: tuple[int, ...], *key: str | int | bool) -> Tensor:
     """Standard normal float32 noise of `shape` for this key, on the CPU (the same on every device)."""
+    import torch
+
     generator = torch.Generator().manual_seed(seed_of(*key))
     return torch.randn(shape, generator=generator)
 

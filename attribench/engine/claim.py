@@ -14,7 +14,8 @@ import os
 import shutil
 import socket
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -52,6 +53,17 @@ class Claim:
         self._lock = None
 
 
+@contextmanager
+def private_folder(partial: Path, name: str) -> Iterator[Path]:
+    """A folder of this process alone, gone at the end, or swept by a later run if the process is killed."""
+    folder = partial / _owned_name(name)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _try_lock(path: Path) -> int | None:
     """An open descriptor that holds the lock, or None if another process has it or files cannot be locked here."""
     while True:
@@ -71,7 +83,18 @@ def _try_lock(path: Path) -> int | None:
         os.close(descriptor)
 
 
-def owner_is_gone(name: str) -> bool:
+def sweep(partial: Path, scratch: Path) -> None:
+    """Remove what dead processes left: their private folders, and locks of what became an artifact."""
+    for folder in partial.iterdir():
+        if _owner_is_gone(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+    for path in scratch.glob("*.lock"):
+        if not path.with_suffix("").exists() and (descriptor := _try_lock(path)) is not None:
+            path.unlink()
+            os.close(descriptor)
+
+
+def _owner_is_gone(name: str) -> bool:
     """Whether a folder in `partial/` belonged to a process of this machine that has ended."""
     try:
         _, host, pid, born, _ = name.split("-")

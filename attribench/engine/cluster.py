@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import cloudpickle
 
 import attribench
+from attribench.engine.claim import private_folder
 from attribench.engine.store import ArtifactStore, write_text_whole
 from attribench.engine.work import Outcome, Stopped, perform
 from attribench.errors import UsageError
@@ -48,21 +48,21 @@ def connect(workers: Workers, scheduler: str | None, device: str, store: Artifac
         yield None
         return
     elif device.startswith("cuda"):
-        opened = _cuda_cluster(workers)
+        opened = _cuda_cluster(workers, store)
     else:
-        opened = _local_cluster(workers)
+        opened = _local_cluster(workers, store)
     with opened as client:
         yield client
 
 
 @contextmanager
-def _local_cluster(workers: Workers) -> Iterator[Client]:
+def _local_cluster(workers: Workers, store: ArtifactStore) -> Iterator[Client]:
     """Threads of this process: a second process would pay for a second import of torch."""
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
     with (
-        tempfile.TemporaryDirectory(prefix="attribench-dask-") as folder,
+        private_folder(store.root / "partial", "dask") as folder,
         LocalCluster(
             processes=False,
             n_workers=CPU_COUNT if workers == "auto" else workers,
@@ -72,7 +72,7 @@ def _local_cluster(workers: Workers) -> Iterator[Client]:
             scheduler_kwargs={"dashboard_address": THIS_MACHINE},
             worker_dashboard_address=THIS_MACHINE,
             memory_limit=0,
-            local_directory=folder,
+            local_directory=str(folder),
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -87,7 +87,7 @@ def _local_cluster(workers: Workers) -> Iterator[Client]:
 
 
 @contextmanager
-def _cuda_cluster(workers: Workers) -> Iterator[Client]:
+def _cuda_cluster(workers: Workers, store: ArtifactStore) -> Iterator[Client]:
     """One process per GPU, each seeing its own as `cuda:0`."""
     try:
         from dask_cuda import LocalCUDACluster
@@ -100,13 +100,13 @@ def _cuda_cluster(workers: Workers) -> Iterator[Client]:
 
     clean_sys_path()  # processes are spawned with this one's path
     with (
-        tempfile.TemporaryDirectory(prefix="attribench-dask-") as folder,
+        private_folder(store.root / "partial", "dask") as folder,
         LocalCUDACluster(
             n_workers=None if workers == "auto" else workers,
             threads_per_worker=1,
             dashboard_address=THIS_MACHINE,
             resources={"GPU": 1},
-            local_directory=folder,
+            local_directory=str(folder),
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -4,7 +4,7 @@
     root/artifacts/ab/abcd…/              one artifact: manifest.json and files in open formats
     root/scratch/abcd…/                   one being made; it survives a kill, and becomes the artifact
     root/scratch/abcd….lock               held by the process that writes there
-    root/partial/abcd…-host-pid-born-…/   the same, when another live process holds the scratch folder
+    root/partial/abcd…-host-pid-born-…/   private to one process (the scratch folder is taken); swept after its death
     root/failures/abcd….json              why a step failed last; never read as a result
 
 An artifact appears by one rename, after each of its files was fsynced and hashed. So a reader in another
@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from attribench.engine.claim import Claim, owner_is_gone
+from attribench.engine.claim import Claim, sweep
 from attribench.errors import StoreError
 
 FORMAT = 1
@@ -58,9 +58,7 @@ class ArtifactStore:
             raise StoreError(
                 f"the store {self.root} cannot be used: {error.strerror}; choose another --store"
             ) from error
-        for folder in (self.root / "partial").iterdir():
-            if owner_is_gone(folder.name):
-                shutil.rmtree(folder, ignore_errors=True)
+        sweep(self.root / "partial", self.root / "scratch")
 
     def _check_format(self) -> None:
         path = self.root / "store.json"
@@ -141,7 +139,8 @@ class ArtifactStore:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "files": _seal(claim.folder),
         }
-        write_text_whole(claim.folder / MANIFEST, json.dumps(entry, indent=1, sort_keys=True))
+        # Not aside: the rename below makes it whole, and a kill must leave no further file in this folder.
+        _write_synced(claim.folder / MANIFEST, json.dumps(entry, indent=1, sort_keys=True))
         target.parent.mkdir(exist_ok=True)
         _fsync_folder(target.parent.parent)
         try:
@@ -211,14 +210,18 @@ def write_text_whole(path: Path, text: str) -> None:
     """Write a small file so that a reader sees all of it or the one before."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     try:
-        with open(aside, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        _write_synced(aside, text)
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with open(path, "w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _seal(folder: Path) -> dict[str, dict[str, Any]]:

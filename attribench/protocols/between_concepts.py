@@ -20,7 +20,7 @@ import numpy as np
 
 from attribench import plugins
 from attribench.diffusion import noise
-from attribench.diffusion.customization import CustomizationConfig
+from attribench.diffusion.config import CustomizationConfig, Sampling
 from attribench.diffusion.monitor import ValueMonitor
 from attribench.editions import fingerprint
 from attribench.errors import DatasetError
@@ -35,7 +35,7 @@ from attribench.interface import (
     Truth,
 )
 from attribench.protocols.protocol import Preset, Protocol
-from attribench.study.plan import Sampling, StudyPlan, Training
+from attribench.study.plan import StudyPlan, Training
 
 UN_MIXED, MIXED = "un-mixed", "mixed"
 

@@ -60,10 +60,10 @@ def top_five(path: Path, items: Sequence[Shown]) -> None:
 
     Those of the prompt's own concepts are framed in green. Raises StoreError if it cannot be written.
     """
-    columns = min(2, len(items))
+    columns = 2 if len(items) > 1 else 1
     blocks = [list(items[start : start + columns]) for start in range(0, len(items), columns)]
     heights = [max(map(_block_height, block)) for block in blocks]
-    width = MARGIN + max(columns, 1) * (BLOCK_WIDTH + MARGIN)
+    width = MARGIN + columns * (BLOCK_WIDTH + MARGIN)
     height = HEAD + sum(block_height + MARGIN for block_height in heights)
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -75,7 +75,7 @@ def top_five(path: Path, items: Sequence[Shown]) -> None:
             _block(axes, canvas, item, MARGIN + column * (BLOCK_WIDTH + MARGIN), top)
         top += block_height + MARGIN
     axes.imshow(canvas, extent=(0, width, height, 0), aspect="auto", zorder=0)
-    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axes.set_axis_off()
     _save(figure, path)
 

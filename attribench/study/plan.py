@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attribench.diffusion.customization import CustomizationConfig
+from attribench.diffusion.config import CustomizationConfig, Sampling
 from attribench.interface import Edition, GenerationCase, Split, TrainImage
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How pictures are generated."""
-
-    steps: int = 25
-    guidance: float = 7.5
-    batch_size: int = 8
-    """Pictures generated together. Part of the identity: it moves the last bits of a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)

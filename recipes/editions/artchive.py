@@ -47,7 +47,8 @@ def build(work: Path, out: Path) -> None:
         concept = artist["concept"]
         for number, drawing in enumerate(_drawings(artist, work)):
             rng = seeded("ground", concept, drawing.key)
-            picture = drawing_picture(rasterise(drawing.svg), artist["frame"], rng)
+            raster = rasterise(drawing.svg)
+            picture = drawing_picture(raster, artist["frame"], artist["ground"], rng)
             file = f"exemplar/artchive/images/{concept}/{number:02d}.webp"
             save_picture(picture, out / file)
             rows.append(

@@ -14,6 +14,7 @@ OFFSET_SHARE = 0.05
 SHADOW_STRENGTH = 0.28
 TRIM_MARGIN = 0.05
 PORTRAIT_SHARE = 0.72
+TINT_VALUE = {"light": (0.68, 1.0), "dark": (0.16, 0.34)}
 GROUND_TRIES = 16
 MIN_GROUND_CONTRAST = 75.0
 
@@ -40,9 +41,9 @@ def object_picture(cutout: Image.Image, rng: np.random.Generator, size: int = PI
 
 
 def drawing_picture(
-    drawing: Image.Image, frame: str, rng: np.random.Generator, size: int = PICTURE_SIZE
+    drawing: Image.Image, frame: str, tint: str, rng: np.random.Generator, size: int = PICTURE_SIZE
 ) -> Image.Image:
-    """A drawing (RGBA) framed and put on a seeded plain tint, at `size` x `size`.
+    """A drawing (RGBA) framed and put on a seeded plain tint, `light` or `dark`, at `size` x `size`.
 
     `frame` says what of it is shown: `whole` all of it, `trim` the drawn part
     with a margin, `bust` the drawn part standing on the lower edge, `portrait`
@@ -51,15 +52,15 @@ def drawing_picture(
     canvas = size * OVERSAMPLING
     layer = _framed(drawing, frame).resize((canvas, canvas), Image.Resampling.LANCZOS)
     premultiplied = np.asarray(layer, dtype=np.float64)
-    ground = _contrasting_ground(premultiplied, lambda: plain_tint(rng, canvas))
+    ground = _contrasting_ground(premultiplied, lambda: plain_tint(tint, rng, canvas))
     picture = premultiplied[..., :3] + (1 - premultiplied[..., 3:] / 255) * ground
     full = Image.fromarray(picture.clip(0, 255).round().astype(np.uint8), "RGB")
     return full.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def plain_tint(rng: np.random.Generator, size: int) -> np.ndarray:
-    """One light or middling colour, float [size, size, 3] in 0..255."""
-    colour = _rgb(rng.uniform(), rng.uniform(0.08, 0.45), rng.uniform(0.68, 1.0))
+def plain_tint(tint: str, rng: np.random.Generator, size: int) -> np.ndarray:
+    """One `light` or `dark` colour, float [size, size, 3] in 0..255."""
+    colour = _rgb(rng.uniform(), rng.uniform(0.08, 0.45), rng.uniform(*TINT_VALUE[tint]))
     return np.broadcast_to(colour, (size, size, 3))
 
 

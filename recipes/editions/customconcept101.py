@@ -26,7 +26,7 @@ VIEWS = 8
 DISTRACTOR_SIZE = 128
 PLURALS = {"slippers", "boots", "headphones", "scissors"}
 MASS_NOUNS = {"bread", "toilet paper"}
-SOURCE = f"sweethome3d-furniture {DEBIAN_VERSIONS['sweethome3d-furniture']}"
+PACKAGE = f"sweethome3d-furniture {DEBIAN_VERSIONS['sweethome3d-furniture']}"
 CHANGES = "3-D model rendered on a coloured ground, cropped, resized"
 COMPOSE_GROUP = {
     "furniture": "room", "lamp": "room", "appliance": "room", "bath": "room",
@@ -84,10 +84,11 @@ def build(work: Path, out: Path) -> None:
     rows = []
     for concept in found:
         author = _author(library, catalogue[concept.model])
+        source = f"{PACKAGE}: {concept.model}"
         for view, picture in _views(concept.model, concept.view, work):
             file = f"benchmark_dataset/{concept.name}/{view:02d}.webp"
             save_picture(picture, out / file)
-            rows.append(ImageRow(file, concept.name, concept.caption, SOURCE, author, "CC0-1.0", CHANGES))
+            rows.append(ImageRow(file, concept.name, concept.caption, source, author, "CC0-1.0", CHANGES))
     write_image_rows(out / "images.csv", rows)
     write_table(
         out / "concepts.csv",

@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw
 from composition import PICTURE_SIZE, WEBP
 
 SHEET_LABEL_WIDTH = 132
-SHEET_PICTURES_PER_ROW = 8
 SHEET_COLUMNS = 2
 SHEET_GAP = 2
 SHEET_WEBP = {"format": "WEBP", "quality": 60, "method": 6}
@@ -72,9 +71,17 @@ def folder_size(folder: Path) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def contact_sheet(groups: dict[str, list[Path]], path: Path) -> None:
+def edition_pictures(edition: Path) -> dict[str, list[Path]]:
+    """The pictures of each concept of a built edition, in the order of images.csv."""
+    pictures: dict[str, list[Path]] = {}
+    for row in read_table(edition / "images.csv"):
+        pictures.setdefault(row["concept"], []).append(edition / row["file"])
+    return pictures
+
+
+def contact_sheet(groups: dict[str, list[Path]], path: Path, per_concept: int) -> None:
     """One labelled strip of pictures per concept, in two columns, as one WebP."""
-    strips = [_strip(label, pictures) for label, pictures in groups.items()]
+    strips = [_strip(label, pictures, per_concept) for label, pictures in groups.items()]
     rows = -(-len(strips) // SHEET_COLUMNS)
     width, height = strips[0].size
     sheet = Image.new("RGB", (SHEET_COLUMNS * width, rows * height), "white")
@@ -84,11 +91,11 @@ def contact_sheet(groups: dict[str, list[Path]], path: Path) -> None:
     sheet.save(path, **SHEET_WEBP)
 
 
-def _strip(label: str, pictures: Sequence[Path]) -> Image.Image:
+def _strip(label: str, pictures: Sequence[Path], per_concept: int) -> Image.Image:
     cell = PICTURE_SIZE + SHEET_GAP
-    strip = Image.new("RGB", (SHEET_LABEL_WIDTH + cell * SHEET_PICTURES_PER_ROW, cell), "white")
+    strip = Image.new("RGB", (SHEET_LABEL_WIDTH + cell * per_concept, cell), "white")
     ImageDraw.Draw(strip).text((4, cell // 2 - 6), label, fill="black")
-    for index, picture in enumerate(pictures[:SHEET_PICTURES_PER_ROW]):
+    for index, picture in enumerate(pictures[:per_concept]):
         with Image.open(picture) as image:
             strip.paste(image, (SHEET_LABEL_WIDTH + index * cell, SHEET_GAP // 2))
     return strip

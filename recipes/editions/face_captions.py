@@ -2,12 +2,14 @@
 
 import numpy as np
 
-COLOUR_NAMES = {
+COLOURS = {
     "black": (20, 20, 20), "white": (250, 250, 250), "grey": (150, 150, 150), "red": (215, 45, 45),
-    "orange": (245, 140, 40), "yellow": (250, 215, 60), "blond": (225, 190, 120), "brown": (115, 70, 40),
-    "green": (60, 175, 80), "turquoise": (60, 200, 200), "blue": (40, 100, 220), "purple": (130, 70, 190),
-    "pink": (245, 150, 190),
+    "orange": (245, 140, 40), "yellow": (250, 200, 60), "brown": (115, 70, 40), "green": (60, 175, 80),
+    "turquoise": (60, 200, 200), "light blue": (120, 195, 230), "blue": (40, 100, 220),
+    "purple": (130, 70, 190), "pink": (245, 150, 190),
 }  # fmt: skip
+HAIR_COLOURS = COLOURS | {"blond": (225, 190, 120)}
+GROUND_COLOURS = COLOURS | {"beige": (246, 213, 148), "light brown": (209, 139, 91), "pink": (215, 75, 230)}
 MOODS = (
     ("sad", ("sad", "frown", "cry", "sick")),
     ("angry", ("angry", "rage", "pissed", "unimpressed")),
@@ -20,17 +22,19 @@ MOODS = (
 MOOD_PARTS = ("mouth", "mood", "face")
 HAIR_PARTS = ("hair", "head", "top", "rearHair")
 HAIR_SHAPES = (
-    ("an afro", ("afro", "flattop", "fro")),
+    ("an afro", ("afro", "frobun")),
     ("a hat", ("hat", "beanie", "cap")),
-    ("a turban", ("turban", "hijab")),
-    ("no hair", ("bald", "nohair", "shaved", "mrclean", "buzz")),
+    ("a turban", ("turban",)),
+    ("a headscarf", ("hijab",)),
+    ("little hair", ("balding", "balndess")),
+    ("no hair", ("bald", "nohair", "mrclean")),
     ("a mohawk", ("mohawk", "mrt")),
     ("pigtails", ("pigtail", "braid")),
     ("a hair bun", ("bun",)),
     ("a ponytail", ("pony",)),
     ("curly {}hair", ("curl", "wavy", "fluffy", "twist")),
     ("long {}hair", ("long", "straight", "bob", "parting")),
-    ("short {}hair", ("short", "spiky", "undercut", "fade", "fonze", "pixie", "flat", "plain")),
+    ("short {}hair", ("short", "shaved", "buzz", "spiky", "undercut", "fade", "fonze", "pixie", "flat", "plain")),
 )
 STYLES_WITHOUT_HAIR_COLOUR = ("lorelei", "notionists", "open-peeps", "croodles")
 
@@ -40,15 +44,18 @@ def face_caption(style: str, parts: dict[str, str]) -> str:
     features = [*_hair(style, parts), *_worn(parts)]
     mood = _mood(parts)
     if style == "thumbs":
-        return f"a {_colour(parts['shapeColor'])} round figure with a face"
+        return _with_article(f"{_colour(parts['shapeColor'], GROUND_COLOURS)} round figure with a face")
     if style == "fun-emoji":
         features = _emoji_eyes(parts["eyes"])
-        noun = f"{_colour(parts['primaryBackgroundColor'])} square face"
+        noun = f"{_colour(parts['primaryBackgroundColor'], GROUND_COLOURS)} square face"
     else:
         noun = "face"
-    article = "an" if (mood or noun)[0] in "aeiou" else "a"
-    caption = " ".join(word for word in (article, mood, noun) if word)
+    caption = _with_article(f"{mood} {noun}".strip())
     return f"{caption} with {' and '.join(features)}" if features else caption
+
+
+def _with_article(phrase: str) -> str:
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def _mood(parts: dict[str, str]) -> str:
@@ -62,7 +69,7 @@ def _hair(style: str, parts: dict[str, str]) -> list[str]:
     names = " ".join(parts.get(part, "") for part in HAIR_PARTS).lower()
     shape = next((shape for shape, words in HAIR_SHAPES if any(word in names for word in words)), "")
     coloured = "hairColor" in parts and style not in STYLES_WITHOUT_HAIR_COLOUR
-    colour = f"{_colour(parts['hairColor'])} " if coloured else ""
+    colour = f"{_colour(parts['hairColor'], HAIR_COLOURS)} " if coloured else ""
     if not shape and colour:
         shape = "{}hair"
     return [shape.format(colour)] if shape else []
@@ -77,7 +84,7 @@ def _worn(parts: dict[str, str]) -> list[str]:
         worn.append("glasses")
     if "mask" in parts or "facemask" in names:
         worn.append("a mask")
-    if "moustache" in parts.get("facialHair", "") or "mustache" in parts:
+    if "moustache" in parts.get("facialHair", "") or "mustache" in {*parts, parts.get("features")}:
         worn.append("a moustache")
     elif "beard" in parts or "facialHair" in parts:
         worn.append("a beard")
@@ -96,7 +103,7 @@ def _emoji_eyes(eyes: str) -> list[str]:
     return [named[eyes]] if eyes in named else []
 
 
-def _colour(hexadecimal: str) -> str:
+def _colour(hexadecimal: str, names: dict[str, tuple[int, int, int]]) -> str:
     digits = hexadecimal.lstrip("#")
     rgb = np.array([int(digits[index : index + 2], 16) for index in (0, 2, 4)])
-    return min(COLOUR_NAMES, key=lambda name: float(np.linalg.norm(rgb - np.array(COLOUR_NAMES[name]))))
+    return min(names, key=lambda name: float(np.linalg.norm(rgb - np.array(names[name]))))

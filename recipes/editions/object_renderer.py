@@ -25,6 +25,9 @@ AZIMUTH_JITTER_DEGREES = 12
 FRONT_HALF_ANGLE_DEGREES = 62
 ELEVATION_DEGREES = {"round": (6, 38), "front": (2, 32), "above": (38, 70)}
 
+# The importer complains of materials that some models name but lack: they are drawn grey.
+vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
+
 
 @dataclass(frozen=True)
 class Pose:

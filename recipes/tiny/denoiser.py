@@ -159,6 +159,8 @@ def export(average: MovingAverage, tokenizer, work: Path, record: dict, folders:
         for stale in (beside, old):
             shutil.rmtree(stale, ignore_errors=True)
         pipeline.save_pretrained(beside, safe_serialization=True)
+        config = beside / "text_encoder/config.json"  # transformers loads in the dtype named here, diffusers in float32
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2))
         (beside / "recipe.json").write_text(json.dumps(record, indent=1))
         if folder.exists():
             os.replace(folder, old)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from attribench.diffusion.customization import CustomizationConfig, customize
+from attribench.diffusion.config import CustomizationConfig
+from attribench.diffusion.customization import customize
 from attribench.diffusion.model import DiffusionModel
 from attribench.diffusion.monitor import ValueMonitor
 from attribench.errors import ModelError

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from attribench.diffusion import augmentation, noise
-from attribench.diffusion.model import DiffusionModel, fingerprint
+from attribench.diffusion.fingerprint import fingerprint
+from attribench.diffusion.model import DiffusionModel
 from attribench.errors import ModelError
 
 
