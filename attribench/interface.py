@@ -22,6 +22,7 @@ imports torch.
 from __future__ import annotations
 
 import enum
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -283,7 +284,10 @@ class State(Mapping[str, np.ndarray]):
         path = self._path(name)
         if path.exists():
             return np.load(path, mmap_mode="r+", allow_pickle=False)
-        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with path.open("r+b") as file:  # a full disk is an error here, and not a SIGBUS when a block is written
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return array
 
     def __iter__(self) -> Iterator[str]:
         return (path.stem for path in sorted(self._folder.glob("*.npy")))

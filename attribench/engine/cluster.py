@@ -188,7 +188,7 @@ def clean_sys_path() -> None:
 
 def pack(job: object) -> bytes:
     """A job as bytes. Classes from `--plugin` files travel by value: no worker could import them."""
-    plugins = [module for name, module in list(sys.modules.items()) if name.startswith(PLUGIN_FILES)]
+    plugins = [module for name, module in sys.modules.copy().items() if name.startswith(PLUGIN_FILES)]
     for module in plugins:
         cloudpickle.register_pickle_by_value(module)
     try:

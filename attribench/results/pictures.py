@@ -1,20 +1,12 @@
-"""Two pictures of a run: what each method found for some queries, and every number with its interval.
-
-Drawn on matplotlib's Agg canvas through its objects, with no pyplot state, so that any thread or process may draw.
-Prompts and names come from strangers: they are shown as they are, never read as mathematics (`$`), and wrapped.
-"""
+"""Two pictures of a run: what each method found for some queries, and every number with its interval."""
 
 from __future__ import annotations
 
-import io
-import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -22,13 +14,9 @@ from matplotlib.text import Text
 from PIL import Image, ImageOps
 
 from attribench.confined import shown
+from attribench.results.drawing import RESOLUTION, missing_glyphs_as_boxes, save, wrapped
 from attribench.results.record import Row
 from attribench.results.table import by_rank
-from attribench.results.whole_file import whole_file
-
-MAX_BYTES = 1_000_000
-RESOLUTION = 100
-"""Dots per inch; fewer where the file would be larger than that."""
 
 GREEN, GREY, BLUE, RED, INK = "#1a9641", "#b0b0b0", "#2b5c9e", "#c0392b", "#222222"
 
@@ -50,11 +38,12 @@ class Shown:
 
 # All lengths are inches; the axes span the figure, with y pointing down.
 THUMBNAIL, GAP, LABEL, PICTURE, MARGIN, HEAD, COUNT, LINE = 0.68, 0.07, 1.45, 1.75, 0.35, 1.2, 0.5, 0.15
-BLOCK_HEAD, CAPTION_CHARACTERS, CAPTION_LINES, LABEL_CHARACTERS = 0.3, 25, 8, 19
+BLOCK_HEAD, TITLE_LINES, CAPTION_LINES, LABEL_LINES = 0.3, 3, 8, 3
 FIVE = 5
 BLOCK_WIDTH = PICTURE + 0.15 + LABEL + FIVE * (THUMBNAIL + GAP) + COUNT
 
 
+@missing_glyphs_as_boxes()
 def top_five(path: Path, items: Sequence[Shown]) -> None:
     """Write a PNG: each query's generated picture and prompt, and per method its five highest-scored training images.
 
@@ -77,7 +66,7 @@ def top_five(path: Path, items: Sequence[Shown]) -> None:
     axes.imshow(canvas, extent=(0, width, height, 0), aspect="auto", zorder=0)
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axes.set_axis_off()
-    _save(figure, path)
+    save(figure, path)
 
 
 def _head(axes: Axes) -> None:
@@ -97,8 +86,9 @@ def _head(axes: Axes) -> None:
 
 def _caption(item: Shown) -> list[tuple[str, str]]:
     """Lines below a generated picture with their weight: concepts, then prompt."""
-    title = [(line, "bold") for line in _wrapped(item.title, CAPTION_CHARACTERS - 3, 3)]
-    return title + [(line, "normal") for line in _wrapped(item.prompt, CAPTION_CHARACTERS, CAPTION_LINES)]
+    title = wrapped(item.title, PICTURE, TITLE_LINES, size=8, weight="bold")
+    prompt = wrapped(item.prompt, PICTURE, CAPTION_LINES, size=8)
+    return [(line, "bold") for line in title] + [(line, "normal") for line in prompt]
 
 
 def _block_height(item: Shown) -> float:
@@ -115,7 +105,7 @@ def _block(axes: Axes, canvas: Image.Image, item: Shown, left: float, top: float
         _text(axes, left, top + PICTURE + 0.17 + i * LINE, line, size=8, weight=weight)
     for row, (method, images) in enumerate(item.top.items()):
         y = top + row * (THUMBNAIL + GAP)
-        label = "\n".join(_wrapped(method, LABEL_CHARACTERS, 3))
+        label = "\n".join(wrapped(method, LABEL - 0.15, LABEL_LINES, size=9))
         _text(axes, start - 0.12, y + THUMBNAIL / 2, label, size=9, horizontalalignment="right")
         for i, (image, own) in enumerate(images[:FIVE]):
             colour, line = (GREEN, 2.5) if own else (GREY, 0.8)
@@ -123,6 +113,10 @@ def _block(axes: Axes, canvas: Image.Image, item: Shown, left: float, top: float
         found = sum(own for _, own in images[:FIVE])
         _text(axes, start + FIVE * (THUMBNAIL + GAP) + 0.02, y + THUMBNAIL / 2, f"{found}/{len(images[:FIVE])}",
               size=9, color=GREEN if found else "#666666")  # fmt: skip
+
+
+def _text(axes: Axes, x: float, y: float, text: str, **style: object) -> None:
+    axes.text(x, y, text, **{"verticalalignment": "center", "color": INK, "parse_math": False} | style)
 
 
 def _picture(
@@ -139,6 +133,7 @@ def _picture(
 PANEL_WIDTH, METHOD_HEIGHT, PANEL_HEAD, LABELS_WIDTH, PLOT_HEAD = 2.7, 0.3, 0.95, 1.9, 0.85
 
 
+@missing_glyphs_as_boxes()
 def interval_plot(path: Path, rows: Sequence[Row]) -> None:
     """Write a PNG: for each variant (down) and metric (across) every method's value, 95 % interval and chance.
 
@@ -170,7 +165,7 @@ def interval_plot(path: Path, rows: Sequence[Row]) -> None:
         )  # fmt: skip
         top += panel_height
     _legend(figure, with_value)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _what_was_run(rows: Sequence[Row]) -> str:
@@ -197,7 +192,7 @@ def _panel(axes: Axes, metric: str, rows: Sequence[Row], *, with_labels: bool) -
         axes.axvline(chance, color=RED, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
     axes.set_title(shown(metric.replace("_", " ")), size=10, parse_math=False)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    ticks = ["\n".join(_wrapped(label, 24, 2)) for label in labels] if with_labels else []
+    ticks = ["\n".join(wrapped(label, LABELS_WIDTH - 0.3, 2, size=9)) for label in labels] if with_labels else []
     axes.set_yticks(range(len(labels)) if with_labels else [], ticks, size=9, parse_math=False)
     left, right = axes.get_xlim()
     axes.set_xlim(min(left, 0.0) if left < 0 else 0.0, right)
@@ -219,32 +214,3 @@ def _legend(figure: Figure, rows: Sequence[Row]) -> None:
     y = 1 - 0.45 / figure.get_figheight()
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.2 / figure.get_figwidth(), y), ncols=3,
                   frameon=False, fontsize=9, borderaxespad=0)  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------ text, files
-
-
-def _wrapped(text: str, characters: int, lines: int) -> list[str]:
-    """A stranger's text in a few short printable lines."""
-    printable = shown(" ".join(text.split()))
-    return textwrap.wrap(printable, characters, max_lines=lines, placeholder=" …", break_on_hyphens=False) or [""]
-
-
-def _text(axes: Axes, x: float, y: float, text: str, **style: object) -> None:
-    axes.text(x, y, text, **{"verticalalignment": "center", "color": INK, "parse_math": False} | style)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write the PNG, within a megabyte."""
-    FigureCanvasAgg(figure)
-    resolution, png = float(RESOLUTION), io.BytesIO()
-    while True:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # a prompt in a script that the font lacks: boxes
-            figure.savefig(png, format="png", dpi=resolution)
-        if png.tell() <= MAX_BYTES:
-            break
-        resolution *= 0.95 * (MAX_BYTES / png.tell()) ** 0.5  # bytes go with the square
-        png = io.BytesIO()
-    with whole_file(path) as aside:
-        aside.write_bytes(png.getvalue())

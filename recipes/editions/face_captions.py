@@ -12,7 +12,7 @@ HAIR_COLOURS = COLOURS | {"blond": (225, 190, 120)}
 GROUND_COLOURS = COLOURS | {"beige": (246, 213, 148), "light brown": (209, 139, 91), "pink": (215, 75, 230)}
 MOODS = (
     ("sad", ("sad", "frown", "cry", "sick")),
-    ("angry", ("angry", "rage", "pissed", "unimpressed")),
+    ("angry", ("angry", "rage", "pissed")),
     ("surprised", ("surprise", "agape", "awe", "shout")),
     (
         "smiling",
@@ -33,15 +33,17 @@ HAIR_SHAPES = (
     ("a hair bun", ("bun",)),
     ("a ponytail", ("pony",)),
     ("curly {}hair", ("curl", "wavy", "fluffy", "twist")),
-    ("long {}hair", ("long", "straight", "bob", "parting")),
+    ("{}hair in a bob", ("bob",)),
+    ("long {}hair", ("long", "straight", "parting")),
     ("short {}hair", ("short", "shaved", "buzz", "spiky", "undercut", "fade", "fonze", "pixie", "flat", "plain")),
 )
+STYLES_WITH_PLAIN_BEARDS = ("lorelei", "open-peeps", "micah", "miniavs", "personas", "dylan", "toon-head")
 STYLES_WITHOUT_HAIR_COLOUR = ("lorelei", "notionists", "open-peeps", "croodles")
 
 
 def face_caption(style: str, parts: dict[str, str]) -> str:
     """Caption of a face: its mood, its hair and what it wears, as far as the part names tell."""
-    features = [*_hair(style, parts), *_worn(parts)]
+    features = [*_hair(style, parts), *_worn(parts), *_beard(style, parts)]
     mood = _mood(parts)
     if style == "thumbs":
         return _with_article(f"{_colour(parts['shapeColor'], GROUND_COLOURS)} round figure with a face")
@@ -84,11 +86,16 @@ def _worn(parts: dict[str, str]) -> list[str]:
         worn.append("glasses")
     if "mask" in parts or "facemask" in names:
         worn.append("a mask")
-    if "moustache" in parts.get("facialHair", "") or "mustache" in {*parts, parts.get("features")}:
-        worn.append("a moustache")
-    elif "beard" in parts or "facialHair" in parts:
-        worn.append("a beard")
     return worn
+
+
+def _beard(style: str, parts: dict[str, str]) -> list[str]:
+    if style not in STYLES_WITH_PLAIN_BEARDS:
+        return []
+    names = " ".join(parts.get(part, "") for part in ("facialHair", "beard")).lower()
+    if "mustache" in parts or "moustache" in names:
+        return ["a moustache"]
+    return ["a beard"] if names.strip() else []
 
 
 def _emoji_eyes(eyes: str) -> list[str]:

@@ -37,7 +37,8 @@ def noted(log: Path) -> list[str]:
 def settings(folder: Path) -> tuple[str, float]:
     """Log and pause of the steps whose store is above `folder`."""
     store = next(parent for parent in folder.parents if (parent / "store.json").exists())
-    return str(store.parent / "log"), float((store.parent / "pause").read_text() if (store.parent / "pause").exists() else 0)
+    pause = store.parent / "pause"
+    return str(store.parent / "log"), float(pause.read_text()) if pause.exists() else 0.0
 
 
 def draw(ctx) -> None:

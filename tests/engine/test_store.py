@@ -93,7 +93,9 @@ def test_a_link_cannot_be_part_of_an_artifact(store):
     assert not store.has("ab" * 16)
 
 
-@pytest.mark.parametrize(("function", "said"), [(raise_error, "ValueError: the numbers are bad"), (raise_early, "KeyError: 'seed'")])
+@pytest.mark.parametrize(
+    ("function", "said"), [(raise_error, "ValueError: the numbers are bad"), (raise_early, "KeyError: 'seed'")]
+)
 def test_a_failure_is_recorded_but_never_cached(store, function, said):
     step = single(function)
     for _ in range(2):

@@ -47,7 +47,8 @@ def test_nor_does_it_where_hits_are_rare():
 
 def test_a_control_that_is_off_names_metric_value_and_known_value():
     values = np.random.default_rng(2).normal(0.5, 0.1, 100)
-    with pytest.raises(ControlError, match=r"'random' has recall@5 = 0\.\d+ \(un-mixed, 100 queries\).*known value is 0\.125"):
+    said = r"'random' has recall@5 = 0\.\d+ \(un-mixed, 100 queries\).*known value is 0\.125"
+    with pytest.raises(ControlError, match=said):
         check_controls(frame(values, 0.125), ["random"])
 
 

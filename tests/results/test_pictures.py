@@ -5,13 +5,16 @@ import itertools
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from attribench.results import pictures
-from attribench.results.pictures import MAX_BYTES, Shown, interval_plot, top_five
+from attribench.results.drawing import MAX_BYTES, missing_glyphs_as_boxes
+from attribench.results.pictures import GREEN, Shown, interval_plot, top_five
 
 METHODS = ["montrage", "clip-image (clip-tiny)", "a-stranger's-method-with-a-very-long-name (and-encoder)", "random"]
 LONG = "An image of $\\frac{1}{0$ " + "and_so_on_without_a_space" * 20
+CAPITALS = "WWWWW MMMMMMMMMMMM " * 10
 OTHER_SCRIPT = "日本語のプロンプト\nwith a line break"
 
 
@@ -27,7 +30,7 @@ def query(prompt: str, methods=METHODS, images=5) -> Shown:
 def drawn(monkeypatch, draw, *args):
     """The figure that a function would save, laid out."""
     figures = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(pictures, "save", lambda figure, path: figures.append(figure))
     draw("unused", *args)
     FigureCanvasAgg(figures[0]).draw()
     return figures[0]
@@ -47,8 +50,8 @@ def assert_no_overlap(figure) -> None:
         assert box.x0 >= 0 and box.x1 <= figure.bbox.width + 1 and box.y0 >= 0, f"{text!r} leaves the picture"
 
 
-@pytest.mark.parametrize("prompts", [["a prompt"], ["a prompt", LONG, OTHER_SCRIPT]])
-@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("prompts", [["a prompt"], ["a prompt", LONG, CAPITALS, OTHER_SCRIPT]])
+@missing_glyphs_as_boxes()
 def test_no_text_of_the_top_five_overlaps_or_leaves_the_picture(monkeypatch, prompts):
     assert_no_overlap(drawn(monkeypatch, top_five, [query(prompt) for prompt in prompts]))
 
@@ -59,7 +62,7 @@ def test_no_text_of_the_interval_plot_overlaps_or_leaves_the_picture(monkeypatch
 
 def test_own_images_are_framed_in_green_and_counted(monkeypatch):
     figure = drawn(monkeypatch, top_five, [query("a prompt", methods=["m"])])
-    green = [patch for patch in figure.axes[0].patches if patch.get_edgecolor()[:3] == pytest.approx((0.102, 0.588, 0.255), abs=0.01)]
+    green = [patch for patch in figure.axes[0].patches if to_hex(patch.get_edgecolor()) == GREEN]
     assert len(green) == 3 + 1  # and one in the legend
     assert "3/5" in [text.get_text() for text in texts(figure)]
 

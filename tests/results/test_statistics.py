@@ -132,7 +132,7 @@ def test_summary_averages_over_method_seeds_first(per_query: pd.DataFrame):
     numbers = summary(per_query).set_index(["method", "variant", "metric"])
     assert len(numbers) == 5 * 2 * 4
     row = numbers.loc[("random", "mixed", "recall@10")]
-    of_row = per_query[(per_query.method == "random") & (per_query.variant == "mixed") & (per_query.metric == "recall@10")]
+    of_row = per_query.query("method == 'random' and variant == 'mixed' and metric == 'recall@10'")
     assert row["n_queries"] == 80 and row["n_studies"] == 4 and len(of_row) == 160
     assert row["value"] == pytest.approx(of_row["value"].mean())
     assert row["chance"] == pytest.approx(0.125)

@@ -1,0 +1,64 @@
+"""What the pictures share: text that fits, and files that are whole and small.
+
+matplotlib's Agg canvas through its objects, with no pyplot state, so that any thread or process may draw. Prompts and
+names come from strangers: they are shown as they are, never read as mathematics (`$`), and wrapped.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
+from attribench.confined import shown
+from attribench.results.whole_file import whole_file
+
+MAX_BYTES = 1_000_000
+RESOLUTION = 100
+"""Dots per inch; fewer where the file would be larger than that."""
+
+
+@contextmanager
+def missing_glyphs_as_boxes() -> Iterator[None]:
+    """A prompt in a script that the font lacks is drawn as boxes, without a warning for every letter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
+def wrapped(text: str, width: float, lines: int, *, size: float, weight: str = "normal") -> list[str]:
+    """A stranger's text in at most `lines` printable lines, none wider than `width` inches at `size` points."""
+    printable = shown(" ".join(text.split()))
+    font = FontProperties(size=size, weight=weight)
+
+    def inches(line: str) -> float:
+        return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] / 72
+
+    characters = round(width * 72 / (0.45 * size))  # as many as narrow letters would let in, then fewer
+    while True:
+        found = textwrap.wrap(printable, characters, max_lines=lines, placeholder=" …", break_on_hyphens=False)
+        if characters <= 4 or max(map(inches, found), default=0) <= width:
+            return found or [""]
+        characters -= 1
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as a PNG of at most a megabyte. Raises StoreError if it cannot be written."""
+    FigureCanvasAgg(figure)
+    resolution = float(RESOLUTION)
+    while True:
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=resolution)
+        if png.tell() <= MAX_BYTES:
+            break
+        resolution *= 0.9 * (MAX_BYTES / png.tell()) ** 0.5  # bytes grow with nearly the square
+    with whole_file(path) as aside:
+        aside.write_bytes(png.getvalue())
