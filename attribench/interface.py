@@ -22,6 +22,7 @@ imports torch.
 from __future__ import annotations
 
 import enum
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -214,6 +215,8 @@ class Study(ABC):
     flips: bool
     """Whether training used horizontal flips: then each training image is scored in both versions."""
     train: TrainingImages
+    prompts: tuple[str, ...]
+    """Every prompt that a picture is generated for, each once, sorted; what `observers` got as cases."""
 
     @property
     @abstractmethod
@@ -385,6 +388,10 @@ class Metric(ABC):
     """A pure function of scores and truth with one value per query."""
 
     higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    """What a value can be; a record that holds another is refused."""
+    grows_with_k: ClassVar[bool] = False
+    """Whether "name@K" cannot fall as K grows."""
 
     @property
     @abstractmethod

@@ -123,16 +123,14 @@ class _ValueWatch(Watch):
             self.states[some] = self.model.encode_prompts(self.ids[some]).float()
 
     def _norms(self, change: Tensor, counts: Tensor) -> Tensor:
-        """The change of V [n, length, sum of widths] of n prompts as one number each, [n] float64."""
-        per_token = torch.stack(
-            [torch.linalg.vector_norm(part, self.order, dim=2) for part in change.split(self.blocks, dim=2)], dim=2
-        )  # [n, length, blocks]
-        powers = per_token.double().pow(self.order) * counts[:, :, None]
-        sums = powers.sum(dim=1)
+        """The change of V [n, length, sum of widths] of n prompts as one number each, [n] float64; in place."""
+        powers = change.abs_() if self.order == 1 else change.square_()
+        per_token = torch.stack([part.sum(dim=2) for part in powers.split(self.blocks, dim=2)], dim=1)
+        sums = torch.matmul(per_token.double(), counts[:, :, None])[:, :, 0]  # [n, blocks]
         if self.layer_mean:
             widths = torch.tensor(self.blocks, dtype=torch.float64, device=sums.device)
             sums = sums / (counts.sum(dim=1, keepdim=True).clamp(min=1) * widths)
-        return sums.pow(1 / self.order).mean(dim=1)
+        return (sums if self.order == 1 else sums.sqrt()).mean(dim=1)
 
 
 class _StepWatch(_ValueWatch):
@@ -152,7 +150,7 @@ class _StepWatch(_ValueWatch):
 
 
 class _GradientWatch(_ValueWatch):
-    """|| dV/ds || along (W_v, v*) − s · gradient: what a plain gradient step on this batch alone changes.
+    """|| dV/ds || along (W_v, v*) − s · gradient: what a plain gradient step on this batch alone would change.
 
     Adam's step on one image carries the momentum of the images before it, so that Eq. 6 credits each image
     with its forerunners' changes. Here the optimizer's step is not looked at. With d the derivative along the

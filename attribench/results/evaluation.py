@@ -14,7 +14,7 @@ from PIL import Image
 from attribench.engine.run import Outcome
 from attribench.engine.steps import Step
 from attribench.errors import AttribenchError
-from attribench.interface import Scores, State, Truth
+from attribench.interface import Metric, Scores, State, Truth
 from attribench.results import pictures, record
 from attribench.results.controls import check_controls
 from attribench.results.summary import summary
@@ -43,7 +43,8 @@ def evaluate(prepared: Prepared, outcomes: Outcomes) -> list[record.Row]:
     per_query = pd.DataFrame(_values(prepared, finished, outcomes))
     rows = []
     if len(per_query):
-        numbers = summary(per_query, seed=prepared.config.seed)
+        worse_is_more = [metric.name for metric in _metrics(prepared) if not metric.higher_is_better]
+        numbers = summary(per_query, lower_is_better=worse_is_more, seed=prepared.config.seed)
         rows += [_row(prepared, entry, outcomes, number) for entry in finished for number in _of(numbers, entry)]
     for entry in prepared.methods:
         if entry not in finished:
@@ -51,9 +52,15 @@ def evaluate(prepared: Prepared, outcomes: Outcomes) -> list[record.Row]:
     record.write(rows, per_query, prepared.folder)
     if len(per_query):
         pictures.interval_plot(prepared.folder / "intervals.png", rows)
-        pictures.top_five(prepared.folder / "top-five.png", _shown_queries(prepared, finished, outcomes))
+        labels = {row.method: row.label for row in rows}
+        pictures.top_five(prepared.folder / "top-five.png", _shown_queries(prepared, finished, labels, outcomes))
         check_controls(per_query, [e.plugin.name for e in finished if e.plugin.name == AT_CHANCE])
     return rows
+
+
+def _metrics(prepared: Prepared) -> list[Metric]:
+    variants = dict.fromkeys(case.variant for plan in prepared.plans for case in plan.roles("query"))
+    return [metric for variant in variants for metric in prepared.protocol.metrics(variant)]
 
 
 # -------------------------------------------------------------------------------- values per query
@@ -193,7 +200,9 @@ def _cost(prepared: Prepared, step: Step, output: str) -> dict:
 # ----------------------------------------------------------------------------------------- pictures
 
 
-def _shown_queries(prepared: Prepared, entries: list[MethodSteps], outcomes: Outcomes) -> list[pictures.Shown]:
+def _shown_queries(
+    prepared: Prepared, entries: list[MethodSteps], labels: Mapping[str, str], outcomes: Outcomes
+) -> list[pictures.Shown]:
     """Some queries of every variant, from different studies, with each method's first five training images."""
     shown = []
     plans = [plan for plan in prepared.plans if _trained(prepared, plan, outcomes)]
@@ -202,11 +211,13 @@ def _shown_queries(prepared: Prepared, entries: list[MethodSteps], outcomes: Out
         plan, variant = plans[i % len(plans)], variants[i % len(variants)]
         numbers = _by_variant(plan).get(variant, [])
         if numbers:
-            shown.append(_shown(prepared, entries, plan, numbers[(i * 7) % len(numbers)]))
+            shown.append(_shown(prepared, entries, labels, plan, numbers[(i * 7) % len(numbers)]))
     return shown
 
 
-def _shown(prepared: Prepared, entries: list[MethodSteps], plan: StudyPlan, number: int) -> pictures.Shown:
+def _shown(
+    prepared: Prepared, entries: list[MethodSteps], labels: Mapping[str, str], plan: StudyPlan, number: int
+) -> pictures.Shown:
     folder = prepared.store.path(prepared.generations[plan.id].keys["pictures"])
     case = plan.roles("query")[number]
     top: dict[str, list[tuple[Image.Image, bool]]] = {}
@@ -214,7 +225,7 @@ def _shown(prepared: Prepared, entries: list[MethodSteps], plan: StudyPlan, numb
         step = next(step for of, _, step in entry.scores if of.id == plan.id)
         best = np.argsort(-_scores(prepared, step).values[number], kind="stable")[:5]
         images = [plan.training.images[i] for i in best]
-        top[entry.plugin.name] = [(prepared.dataset.load(image.id), image.concept in case.concepts) for image in images]
+        top[labels[entry.plugin.name]] = [(prepared.dataset.load(image.id), image.concept in case.concepts) for image in images]
     return pictures.Shown(
         prompt=case.prompt, picture=generated(plan, folder, "query")[number], title=" + ".join(case.concepts), top=top
     )

@@ -24,7 +24,7 @@ import pydantic
 
 from attribench import plugins
 from attribench.errors import MethodError, StoreError, UsageError
-from attribench.interface import Edition, Split
+from attribench.interface import Edition, Metric, Split
 from attribench.results.whole_file import whole_file
 
 RECORD = "record.parquet"
@@ -189,7 +189,7 @@ def check(rows: Iterable[Row]) -> None:
         _check_status(row)
         _check_numbers(row)
         family, at, k = row.metric.partition("@")
-        if at and k.isdigit() and row.value is not None and getattr(_metric_class(row), "grows_with_k", False):
+        if at and k.isdigit() and row.value is not None and _metric_class(row).grows_with_k:
             at_k[(*key[:-1], family)].append((int(k), row))
     for found in at_k.values():
         found.sort(key=lambda pair: pair[0])
@@ -208,7 +208,7 @@ def _check_status(row: Row) -> None:
 
 
 def _check_numbers(row: Row) -> None:
-    smallest, largest = getattr(_metric_class(row), "bounds", (-math.inf, math.inf))
+    smallest, largest = _metric_class(row).bounds
     for name in ("value", "low", "high", "chance"):
         number = getattr(row, name)
         if number is not None and not smallest - ROUNDING <= number <= largest + ROUNDING:
@@ -224,13 +224,13 @@ def _check_numbers(row: Row) -> None:
             raise _impossible(row, f"has {name} = {getattr(row, name)}")
 
 
-def _metric_class(row: Row) -> type | None:
-    """The plugin behind "recall@5" or "average_precision"; None if it is not installed here."""
+def _metric_class(row: Row) -> type[Metric]:
+    """The plugin behind "recall@5" or "average_precision"; one that is not installed here bounds nothing."""
     plugin = plugins.all_plugins("metric").get(row.metric.partition("@")[0])
     try:
-        return plugin.load() if plugin else None
+        return plugin.load() if plugin else Metric
     except MethodError:
-        return None
+        return Metric
 
 
 def _impossible(row: Row, what: str) -> StoreError:

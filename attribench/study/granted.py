@@ -42,6 +42,7 @@ class GrantedStudy(Study):
         plan = materials.plan
         self.id, self.edition, self.seed, self.device = plan.id, plan.edition, seed, device
         self.flips = plan.training.customization.flips
+        self.prompts = tuple(sorted({case.prompt for case in plan.cases}))
         self.train = TrainingImages(plan.training.images, materials.dataset.load)
         self._materials, self._access, self._method = materials, access, method
 

@@ -1,11 +1,11 @@
 """Train the tiny text-to-image model: a UNet2DConditionModel and its CLIPTextModel, jointly, on 8x8 latents.
 
-The core subjects of the corpus are drawn in many views (alone, far, close, two together), encoded once by the tiny
+About 170 subjects of the corpus are drawn in many views (alone, far, close, two together), encoded once by the tiny
 autoencoder, and captioned anew at every step by the grammar of corpus.py. Loss: the noise's squared error with min-SNR
 weights (Hang et al. 2023), a tenth of the captions dropped for classifier-free guidance. The learning rate follows the
 share of the time budget that is spent, so that a run on a busy machine still ends annealed.
 
-    python recipes/tiny/denoiser.py --work DIR --out attribench/assets/tiny --minutes 75 --resume
+    torchrun --nproc-per-node 2 recipes/tiny/denoiser.py --work DIR --out attribench/assets/tiny --minutes 75 --resume
 
 writes a complete diffusers folder every ten minutes: `StableDiffusionPipeline.from_pretrained(DIR/model)`.
 """
@@ -26,6 +26,7 @@ import transformers
 from checkpoint import MovingAverage, restore, save
 from corpus import EMPTY_RATE, OBJECTS_HOUSE, Painter, caption, load
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from parallel import PROCESSES, RANK, average_gradients, once, start
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -37,11 +38,32 @@ AVERAGE_DECAY = 0.9985
 SNR_LIMIT = 5.0
 SAVE_EVERY, EXPORT_EVERY = 180, 600  # seconds
 FIRST_EXPORT = 240  # seconds into training: rough, so that others can start
+# What the model learns to draw: about half of the corpus's core. Fewer subjects, drawn well, rather than more of them.
+SUBJECTS = """
+    panda|lion|tiger face|dog face|cat face|cat|fox|bear|koala|rabbit face|mouse face|cow face|pig face|frog|monkey face|
+    horse|unicorn|zebra|elephant|penguin|owl|parrot|baby chick|flamingo|turtle|whale|dolphin|tropical fish|octopus|crab|
+    butterfly|honeybee|lady beetle|snail|
+    rose|tulip|sunflower|cactus|evergreen tree|palm tree|mushroom|maple leaf|
+    red apple|green apple|banana|lemon|tangerine|pear|strawberry|cherries|watermelon|pineapple|tomato|avocado|carrot|
+    broccoli|hamburger|french fries|pizza|taco|egg|doughnut|cookie|birthday cake|cupcake|soft ice cream|lollipop|
+    hot beverage|wine glass|beer mug|
+    house|castle|mountain|volcano|night with stars|sunset|bus|locomotive|taxi|automobile|bicycle|sailboat|airplane|
+    rocket|flying saucer|helicopter|alarm clock|full moon face|sun|star|rainbow|cloud|snowman|fire|umbrella|
+    jack-o-lantern|Christmas tree|balloon|wrapped gift|trophy|soccer ball|basketball|teddy bear|crown|top hat|glasses|
+    t-shirt|dress|backpack|guitar|drum|telephone|television|camera|light bulb|candle|books|envelope|key|hammer|gem stone|
+    chair|door|bed|couch and lamp|
+    grinning face|smiling face with smiling eyes|face with tears of joy|smiling face with heart-eyes|winking face|
+    smiling face with sunglasses|thinking face|sleeping face|crying face|angry face|nerd face|cowboy hat face|clown face|
+    ghost|alien|robot|
+    baby|boy|girl|man|woman|old man|old woman|man: beard|woman: red hair|cook|astronaut|police officer|princess|
+    Santa Claus|sofa|table|bookcase|lamp|bench|wooden box|milk carton|tennis racket|playing cards|glass mug
+"""
+SUBJECT_LABELS = {" ".join(label.split()) for label in SUBJECTS.split("|")}
 VIEWS = {"single": 12, "far": 2, "close": 2}  # versions of each drawing
 OBJECT_VIEWS = {"single": 4, "far": 1, "close": 1}  # a rendered object has several drawings already
-PAIRS = 6000
+PAIRS = 4000
 SAME_HOUSE_PAIRS = 0.75
-VIEW_WEIGHTS = {"single": 0.66, "far": 0.07, "close": 0.06, "pair": 0.21}
+VIEW_WEIGHTS = {"single": 0.73, "far": 0.06, "close": 0.05, "pair": 0.16}
 TEXT_WIDTH = 128
 UNET = dict(
     sample_size=8, in_channels=8, out_channels=8, block_out_channels=(96, 128), layers_per_block=1,
@@ -62,14 +84,14 @@ def new_models(tokenizer: CLIPTokenizer) -> torch.nn.ModuleDict:
 
 
 def draw_views(painter: Painter, rows: list[dict]):
-    """Yield (view, first row, second row or -1, picture) for every view of every core drawing, and for the pairs."""
+    """Yield (view, first row, second row or -1, picture) for every view of every learned drawing, and the pairs."""
     rng = np.random.default_rng(SEED)
-    core = [index for index, row in enumerate(rows) if row["core"]]
-    for index in core:
+    learned = [index for index, row in enumerate(rows) if row["label"] in SUBJECT_LABELS]
+    for index in learned:
         for view, count in (OBJECT_VIEWS if rows[index]["house"] == OBJECTS_HOUSE else VIEWS).items():
             for _ in range(count):
                 yield view, index, -1, getattr(painter, view)(rng, index)
-    drawn = [index for index in core if not painter.opaque[index]]
+    drawn = [index for index in learned if not painter.opaque[index]]
     for _ in range(PAIRS):
         first = rng.choice(drawn)
         same_house = rng.random() < SAME_HOUSE_PAIRS
@@ -173,29 +195,30 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder with corpus.npz, tokenizer and vae")
     parser.add_argument("--out", type=Path, help="a second folder for each export (WORK/model is the first)")
     parser.add_argument("--minutes", type=float, default=75)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     torch.manual_seed(SEED)
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     torch.backends.cuda.enable_flash_sdp(False)  # its backward is slow on a processor for short sequences
 
     drawings, rows, data_hash = load(options.work)
     tokenizer = CLIPTokenizer.from_pretrained(options.work / "tokenizer")
     vae = AutoencoderKL.from_pretrained(options.work / "vae").eval()
-    views = encoded_views(options.work, Painter(drawings), rows, vae)
-    weights = row_weights(views, rows)
 
     models = new_models(tokenizer).train()
-    optimizer = torch.optim.AdamW(models.parameters(), PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    trained = list(models.parameters())
+    optimizer = torch.optim.AdamW(trained, PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     average = MovingAverage(models, AVERAGE_DECAY)
     schedule = DDPMScheduler(**SCHEDULE)
     path = options.work / "denoiser.checkpoint.safetensors"
     progress = {"step": 0, "seconds": 0.0, "history": []}
     if options.resume and path.exists():
         progress = restore(path, average, optimizer)
-    rng = np.random.default_rng([SEED, progress["step"]])
-    draws = torch.Generator().manual_seed(SEED + progress["step"])
+    start(models)
+    views = once(lambda: encoded_views(options.work, Painter(drawings), rows, vae))
+    weights = row_weights(views, rows)
+    rng = np.random.default_rng([SEED, progress["step"], RANK])
+    draws = torch.Generator().manual_seed(SEED + PROCESSES * progress["step"] + RANK)
     clock, saved, running = time.monotonic() - progress["seconds"], progress["seconds"], None
     exported = progress["seconds"] - EXPORT_EVERY + FIRST_EXPORT
     folders = [options.work / "model"] + ([options.out] if options.out else [])
@@ -205,18 +228,20 @@ def main() -> None:
         rate = FINAL_RATE + (PEAK_RATE - FINAL_RATE) * (1 + math.cos(math.pi * progress["seconds"] / budget)) / 2
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (progress["step"] + 1) / WARMUP_STEPS)
-        chosen = torch.multinomial(weights, BATCH, replacement=True, generator=draws)
+        chosen = torch.multinomial(weights, BATCH // PROCESSES, replacement=True, generator=draws)
         texts = [view_caption(rng, views, index, rows) for index in chosen]
         tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         loss = denoising_loss(models, schedule, views["latents"][chosen], tokens, draws)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(models.parameters(), 1.0)
+        loss, progress["seconds"] = average_gradients(trained, loss.item(), time.monotonic() - clock)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         average.update()
         progress["step"] += 1
-        progress["seconds"] = time.monotonic() - clock
-        running = loss.item() if running is None else 0.99 * running + 0.01 * loss.item()
+        running = loss if running is None else 0.99 * running + 0.01 * loss
+        if RANK > 0:
+            continue
         if progress["step"] % 50 == 0:
             progress["history"].append([progress["step"], round(progress["seconds"]), round(running, 4)])
             print(f"{progress['step']} {progress['seconds']:.0f}s loss {running:.4f} rate {rate:.2e}", flush=True)
@@ -226,11 +251,11 @@ def main() -> None:
             save(path, average, optimizer, progress)
         if done or progress["seconds"] - exported > EXPORT_EVERY:
             exported = progress["seconds"]
-            core = [row for row in rows if row["core"]]
+            learned = [row for row in rows if row["label"] in SUBJECT_LABELS]
             record = {
-                "model": "tiny", "data_hash": data_hash, "seed": SEED, "batch": BATCH, "steps": progress["step"],
+                "model": "tiny", "data_hash": data_hash, "seed": SEED, "batch": BATCH, "processes": PROCESSES, "steps": progress["step"],
                 "minutes": round(progress["seconds"] / 60, 1), "loss": round(running, 4),
-                "subjects": len({row["article"] for row in core}), "drawings": len(core),
+                "subjects": len({row["article"] for row in learned}), "drawings": len(learned),
                 "views": len(views["latents"]), "finished": done,
                 "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in models.items()},
                 "versions": {lib.__name__: lib.__version__ for lib in (torch, diffusers, transformers)},
