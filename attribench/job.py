@@ -96,8 +96,16 @@ def _parameters(given: Sequence[str], before: dict[str, dict[str, Any]]) -> dict
         owner, dot, name = target.partition(".")
         if not (equals and dot and owner and name):
             raise UsageError(f"--param {text!r}: write it as method.name=value, e.g. montrage.norm=l2")
-        merged.setdefault(owner, {})[name] = value
+        merged.setdefault(owner, {})[name] = _value(value)
     return merged
+
+
+def _value(text: str) -> Any:
+    """A value as TOML writes it (1e-3, true, [4, 16]), or else the text itself, so that words need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 @dataclass

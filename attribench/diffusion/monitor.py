@@ -9,12 +9,12 @@ Brokman et al., "MONTRAGE: Monitoring training for attribution of generative dif
 The authors' code is not available: what the paper leaves open is a field of `ValueMonitor`.
 
 Cost a step: one matrix product [prompts · tokens, d_text] × [d_text, sum of layer widths]. Prompts are
-encoded anew only when a modifier that they hold has moved. Memory: one V a prompt.
+encoded anew only when a modifier that they hold has moved. Memory: the hidden states of the prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,7 +29,10 @@ from attribench.interface import TrainingObserver, Watch
 if TYPE_CHECKING:
     from attribench.diffusion.model import DiffusionModel
 
-CHUNK_FLOATS = 2**24  # 64 MiB of V at a time
+BLOCK_FLOATS = 2**17
+"""512 KiB of V at a time: what a core keeps in its own cache."""
+ENCODED_AT_ONCE = 64
+"""Prompts that the text encoder sees together, so that memory is bounded."""
 BLOCK_PREFIXES = {"all": "", "down": "down_blocks.", "mid": "mid_block.", "up": "up_blocks."}
 ORDERS = {"l1": 1, "l2": 2}
 
@@ -69,7 +72,11 @@ class ValueMonitor(TrainingObserver):
 
 
 class _ValueWatch(Watch):
-    """Keeps the prompts' hidden states and M; a subclass says what change of V a step is credited with."""
+    """Keeps the prompts' hidden states and M; a subclass says what change of V a step is credited with.
+
+    A change is a product [n · length, inner] × [inner, sum of layer widths], made in blocks of rows that stay
+    in the processor's cache while their norms are taken, so that no V is ever written to memory.
+    """
 
     def __init__(self, monitor: ValueMonitor, model: DiffusionModel, n_train: int) -> None:
         self.model = model
@@ -87,17 +94,14 @@ class _ValueWatch(Watch):
         self.holders = {
             token: [j for j, prompt in enumerate(monitor.prompts) if token in prompt] for token in self.modifiers
         }
-        rows_in_chunk = max(1, CHUNK_FLOATS // (self.ids.shape[1] * sum(widths)))
-        self.chunks = [slice(j, j + rows_in_chunk) for j in range(0, len(self.ids), rows_in_chunk)]
-        self.states = torch.cat([model.encode_prompts(self.ids[chunk]).float() for chunk in self.chunks])
+        self.rows_at_once = max(1, BLOCK_FLOATS // sum(widths))
+        self.states = torch.cat([model.encode_prompts(some).float() for some in self.ids.split(ENCODED_AT_ONCE)])
         self.table = torch.zeros(n_train, len(self.ids), dtype=torch.float64, device=self.ids.device)
         self.counts_next = monitor.first_delta == "count"
 
     @torch.no_grad()
     def after_step(self, rows: Sequence[int]) -> None:
-        self._refresh_states()
-        torch.cat([weight.detach() for weight in self.weights], out=self.projection)
-        changes = torch.cat([self._norms(change, self.counts[chunk]) for chunk, change in self._value_changes()])
+        changes = self._changes()
         if self.counts_next:
             self.table[sorted(set(rows))] += changes  # Eq. 6: all of it, for every i in the batch
         self.counts_next = True
@@ -105,48 +109,68 @@ class _ValueWatch(Watch):
     def finish(self) -> dict[str, np.ndarray]:
         return {"table": self.table.cpu().numpy()}
 
-    def _value_changes(self) -> Iterator[tuple[slice, Tensor]]:
-        """Chunks of prompts with the change of their V, [n, length, sum of widths]."""
+    def _changes(self) -> Tensor:
+        """The norm of each prompt's change of V, [n_prompts] float64."""
         raise NotImplementedError
 
-    def _refresh_states(self) -> None:
-        """Encode anew the prompts that hold a modifier which has moved.
+    def _moved(self) -> list[int]:
+        """The prompts that hold a modifier which has moved since the last call.
 
         Values are compared, since fused optimizers do not raise `Tensor._version`.
         """
         moved = [token for token, vector in self.modifiers.items() if not torch.equal(vector, self.seen[token])]
         for token in moved:
             self.seen[token].copy_(self.modifiers[token])
-        prompts = sorted({j for token in moved for j in self.holders[token]})
-        for start in range(0, len(prompts), step := self.chunks[0].stop):
-            some = prompts[start : start + step]
-            self.states[some] = self.model.encode_prompts(self.ids[some]).float()
+        return sorted({j for token in moved for j in self.holders[token]})
 
-    def _norms(self, change: Tensor, counts: Tensor) -> Tensor:
-        """The change of V [n, length, sum of widths] of n prompts as one number each, [n] float64; in place."""
-        powers = change.abs_() if self.order == 1 else change.square_()
-        per_token = torch.stack([part.sum(dim=2) for part in powers.split(self.blocks, dim=2)], dim=1)
-        sums = torch.matmul(per_token.double(), counts[:, :, None])[:, :, 0]  # [n, blocks]
+    def _encode(self, prompts: Sequence[int]) -> Tensor:
+        """Hidden states [n, length, d_text] of prompts by number, a bounded number at a time."""
+        return torch.cat([self.model.encode_prompts(some).float() for some in self.ids[prompts].split(ENCODED_AT_ONCE)])
+
+    def _norms(self, left: Tensor, right: Tensor, counts: Tensor) -> Tensor:
+        """The norm of each prompt's left @ rightᵀ: [n] float64.
+
+        left [n, length, inner], right [sum of widths, inner], counts [n, length].
+        """
+        sums = [
+            torch.stack([part.sum(dim=1) for part in self._powers(rows @ right.T).split(self.blocks, dim=1)], dim=1)
+            for rows in left.flatten(0, 1).split(self.rows_at_once)
+        ]
+        per_token = torch.cat(sums).double().unflatten(0, (-1, left.shape[1]))  # [n, length, blocks]
+        sums = (per_token * counts[:, :, None]).sum(dim=1)
         if self.layer_mean:
             widths = torch.tensor(self.blocks, dtype=torch.float64, device=sums.device)
             sums = sums / (counts.sum(dim=1, keepdim=True).clamp(min=1) * widths)
-        return (sums if self.order == 1 else sums.sqrt()).mean(dim=1)
+        return sums.pow(1 / self.order).mean(dim=1)
+
+
+    def _powers(self, change: Tensor) -> Tensor:
+        """|change| or change², in place."""
+        return change.abs_() if self.order == 1 else change.square_()
 
 
 class _StepWatch(_ValueWatch):
-    """|| V − V before the step ||, as Eq. 6 has it."""
+    """|| V − V before the step ||, as Eq. 6 has it, from the changes of its factors.
 
-    def __init__(self, monitor: ValueMonitor, model: DiffusionModel, n_train: int) -> None:
-        super().__init__(monitor, model, n_train)
-        self.values = self.states @ self.projection.T
-        self.fresh = torch.empty_like(self.values[self.chunks[0]])
+        V = E Wᵀ:   V' − V = E ΔWᵀ                    where the prompt holds no modifier that moved
+                    V' − V = [E, ΔE] [ΔW, W']ᵀ        where it does
 
-    def _value_changes(self) -> Iterator[tuple[slice, Tensor]]:
-        for chunk in self.chunks:
-            before = self.values[chunk]
-            fresh = torch.matmul(self.states[chunk], self.projection.T, out=self.fresh[: len(before)])
-            yield chunk, torch.sub(fresh, before, out=before)
-            before.copy_(fresh)
+    which is exact, and more accurate than the difference of two products, since a step is small beside V.
+    """
+
+    def _changes(self) -> Tensor:
+        fresh = torch.cat([weight.detach() for weight in self.weights]).float()
+        step = fresh - self.projection
+        self.projection = fresh
+        moved = self._moved()
+        changes = self._norms(self.states, step, self.counts)
+        if moved:
+            states = self._encode(moved)
+            before = self.states[moved]
+            factors = torch.cat([before, states - before], dim=2)
+            changes[moved] = self._norms(factors, torch.cat([step, fresh], dim=1), self.counts[moved])
+            self.states[moved] = states
+        return changes
 
 
 class _GradientWatch(_ValueWatch):
@@ -163,24 +187,26 @@ class _GradientWatch(_ValueWatch):
     must still be that of the step when the observer is called.
     """
 
-    def _value_changes(self) -> Iterator[tuple[slice, Tensor]]:
+    def _changes(self) -> Tensor:
         gradients = [weight.grad for weight in self.weights]
         moving = [token for token, vector in self.modifiers.items() if vector.grad is not None]
         if not moving and all(gradient is None for gradient in gradients):
             raise MethodError(
                 "correction=momentum found no gradients after the step; call observers before gradients are cleared"
             )
-        direction = torch.cat(
+        if moved := self._moved():
+            self.states[moved] = self._encode(moved)
+        step = torch.cat(
             [torch.zeros_like(w) if g is None else g for w, g in zip(self.weights, gradients, strict=True)]
         ).float()
-        holders = {j for token in moving for j in self.holders[token]}
-        for chunk in self.chunks:
-            change = self.states[chunk] @ direction.T
-            held = [j for j in range(len(self.ids))[chunk] if j in holders]
-            if held:
-                inside = [j - chunk.start for j in held]
-                change[inside] += self._states_along_gradient(self.ids[held], moving) @ self.projection.T
-            yield chunk, change
+        fresh = torch.cat([weight.detach() for weight in self.weights]).float()
+        held = sorted({j for token in moving for j in self.holders[token]})
+        changes = self._norms(self.states, step, self.counts)
+        if held:
+            along = torch.cat([self._states_along_gradient(some, moving) for some in self.ids[held].split(ENCODED_AT_ONCE)])
+            factors = torch.cat([self.states[held], along], dim=2)
+            changes[held] = self._norms(factors, torch.cat([step, fresh], dim=1), self.counts[held])
+        return changes
 
     def _states_along_gradient(self, ids: Tensor, moving: Sequence[str]) -> Tensor:
         """J_E g, [n, length, d_text]: derivative of u -> Jᵀu, which is linear in u, applied to g."""

@@ -100,7 +100,9 @@ def _pixels(length: str) -> float:
 
 
 def _drawings(artist: dict[str, str], work: Path) -> Iterator[Drawing]:
-    return {"dicebear": _faces, "iconify": _icons, "openclipart": _clip_art}[artist["collection"]](artist, work)
+    return {"dicebear": _faces, "iconify": _icons, "openclipart": _clip_art}[artist["collection"]](
+        artist, work
+    )
 
 
 def _faces(artist: dict[str, str], work: Path) -> Iterator[Drawing]:

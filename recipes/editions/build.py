@@ -70,7 +70,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=list(BUILDERS), help="build one edition")
     parser.add_argument("--work", type=Path, required=True, help="folder for fetched packages")
     parser.add_argument("--check", action="store_true", help="compare with what is committed, change nothing")
-    parser.add_argument("--distractors", type=Path, help="also write the 3-D objects outside the edition here")
+    parser.add_argument(
+        "--distractors", type=Path, help="also write the 3-D objects outside the edition here"
+    )
     return parser.parse_args()
 
 

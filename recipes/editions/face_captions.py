@@ -35,7 +35,10 @@ HAIR_SHAPES = (
     ("curly {}hair", ("curl", "wavy", "fluffy", "twist")),
     ("{}hair in a bob", ("bob",)),
     ("long {}hair", ("long", "straight", "parting")),
-    ("short {}hair", ("short", "shaved", "buzz", "spiky", "undercut", "fade", "fonze", "pixie", "flat", "plain")),
+    (
+        "short {}hair",
+        ("short", "shaved", "buzz", "spiky", "undercut", "fade", "fonze", "pixie", "flat", "plain"),
+    ),
 )
 STYLES_WITH_PLAIN_BEARDS = ("lorelei", "open-peeps", "micah", "miniavs", "personas", "dylan", "toon-head")
 STYLES_WITHOUT_HAIR_COLOUR = ("lorelei", "notionists", "open-peeps", "croodles")

@@ -79,9 +79,7 @@ def furniture_catalogue(library: Path) -> dict[str, dict[str, str]]:
 def carries_cc0_file(model_folder: Path) -> bool:
     """Whether the model's own folder holds licence files, and each of them says CC0."""
     licences = [
-        path.read_text("latin-1").lower()
-        for path in model_folder.iterdir()
-        if "license" in path.name.lower()
+        path.read_text("latin-1").lower() for path in model_folder.iterdir() if "license" in path.name.lower()
     ]
     return bool(licences) and all(any(name in text for name in CC0_NAMES) for text in licences)
 

@@ -30,6 +30,7 @@ class MovingAverage:
 def write_atomically(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
     beside = path.with_suffix(".part")
     save_file({name: value.detach().contiguous() for name, value in tensors.items()}, beside, metadata=metadata)
+    beside.chmod(0o644)
     os.replace(beside, path)
 
 

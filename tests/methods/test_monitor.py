@@ -145,7 +145,8 @@ def test_layer_mean_lets_a_narrow_layer_count_as_much_as_a_wide_one():
 def test_chunking_changes_nothing(monkeypatch):
     model = one_layer()
     whole = table(model, [([0], lambda: move(model, 0, A + B))], n_train=1)
-    monkeypatch.setattr(monitor_module, "CHUNK_FLOATS", 1)
+    monkeypatch.setattr(monitor_module, "BLOCK_FLOATS", 1)
+    monkeypatch.setattr(monitor_module, "ENCODED_AT_ONCE", 1)
     np.testing.assert_array_equal(table(model, [([0], lambda: move(model, 0, A + B))], n_train=1), whole)
 
 

@@ -1,0 +1,56 @@
+"""The command line on a small world: seven drawn concepts in the public layout, a random-weight model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SMALL = {
+    "n_studies": "2", "images_per_concept": "3", "templates": "4", "fit_pictures": "1", "method_seeds": "[4, 16]",
+    "query_pictures.un-mixed": "2", "query_pictures.mixed": "1",
+    "customization.epochs": "2", "sampling.steps": "2",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_options(paper_folder: Path, small_model_folder: Path) -> dict:
+    """Options of `job.RunConfig.gather` for a run of seconds."""
+    return {
+        "dataset": "customconcept101",
+        "data_root": paper_folder,
+        "model": str(small_model_folder),
+        "preset": "mini",
+        "params": [f"between-concepts.{name}={value}" for name, value in SMALL.items()]
+        + ["shuffled-queries.encoder=clip-tiny"],
+    }
+
+
+@pytest.fixture(scope="session")
+def command_line(small_options: dict) -> list[str]:
+    """The same as arguments of `attribench run`."""
+    pairs = {"--dataset": "CustomConcepts101", "--data-root": str(small_options["data_root"]),
+             "--model": small_options["model"], "--preset": "mini"}  # fmt: skip
+    return [x for pair in pairs.items() for x in pair] + [x for p in small_options["params"] for x in ("--param", p)]
+
+
+@pytest.fixture
+def attribench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs `attribench …` in a folder of its own and returns what came out."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "attribench", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "ATTRIBENCH_STORE": str(tmp_path / "store"), "COLUMNS": "150"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
