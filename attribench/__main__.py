@@ -20,9 +20,6 @@ def main() -> None:
             raise
         print(f"attribench: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print("attribench: interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def _drop_repository_from_path() -> None:

@@ -22,6 +22,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from attribench.diffusion.fingerprint import fingerprint as weights_fingerprint
+from attribench.diffusion.loading import LOADING
 from attribench.errors import Unavailable, UsageError
 from attribench.interface import Edition
 
@@ -86,6 +88,14 @@ def available(name: str) -> str | None:
     return None
 
 
+def fingerprint(name: str) -> str:
+    """What the encoder's weights are, for cache keys: a hash of the shipped ones, else open_clip's name."""
+    return weights_fingerprint(ASSETS / TINY) if name == TINY else name
+
+
+_failed: dict[str, Unavailable] = {}
+
+
 @lru_cache(maxsize=2)
 def load_encoder(name: str, device: str = "cpu") -> Encoder:
     """The encoder of that name. Raises Unavailable when its weights cannot be had."""
@@ -94,19 +104,20 @@ def load_encoder(name: str, device: str = "cpu") -> Encoder:
     reason = available(name)
     if reason:
         raise Unavailable(reason)
+    if name in _failed:  # a hub that does not answer costs a minute of retries; once is enough
+        raise _failed[name]
     if name == TINY:
         return local_encoder(ASSETS / TINY, TINY, device)
     model_name, tag = _parse(name)
     quick_gelu = bool(open_clip.get_pretrained_cfg(model_name, tag).get("quick_gelu"))
     try:
-        with _own_random_numbers():
+        with LOADING, _own_random_numbers():
             model, _, preprocess = open_clip.create_model_and_transforms(
                 model_name, pretrained=tag, device=device, force_quick_gelu=quick_gelu
             )
     except (OSError, RuntimeError, ValueError) as error:
-        raise Unavailable(
-            f"cannot load {name}: {str(error).splitlines()[0]}; {_remedy(model_name, tag)}"
-        ) from error
+        _failed[name] = Unavailable(f"cannot load {name}: {str(error).splitlines()[0]}; {_remedy(model_name, tag)}")
+        raise _failed[name] from error
     return Encoder(name, model.eval().requires_grad_(False), preprocess, open_clip.get_tokenizer(model_name), device)
 
 
@@ -116,7 +127,7 @@ def local_encoder(folder: Path, name: str, device: str = "cpu") -> Encoder:
 
     source = f"local-dir:{folder}"
     try:
-        with _own_random_numbers():
+        with LOADING, _own_random_numbers():
             model, _, preprocess = open_clip.create_model_and_transforms(source, device=device)
         tokenize = open_clip.get_tokenizer(source)
     except (OSError, RuntimeError, ValueError) as error:

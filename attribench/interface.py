@@ -171,7 +171,10 @@ class Pictures:
 
 
 class TrainingImages(Pictures):
-    """The images behind a trained model. No concept label: what groups them is in their prompts."""
+    """The images behind a trained model. No concept label: what groups them is in their prompts.
+
+    Ids are names of rows, for arrays and files; a method that reads a concept out of them is cheating.
+    """
 
     def __init__(self, images: Sequence[TrainImage], loader: Any) -> None:
         super().__init__([image.id for image in images], loader)
@@ -215,8 +218,10 @@ class Study(ABC):
     flips: bool
     """Whether training used horizontal flips: then each training image is scored in both versions."""
     train: TrainingImages
-    prompts: tuple[str, ...]
-    """Every prompt that a picture is generated for, each once, sorted; what `observers` got as cases."""
+    @property
+    @abstractmethod
+    def prompts(self) -> tuple[str, ...]:
+        """Every prompt that a picture is generated for, each once, sorted. Needs Access.TRAINING."""
 
     @property
     @abstractmethod
@@ -239,6 +244,9 @@ class Study(ABC):
 @dataclass(frozen=True, kw_only=True)
 class TrainingObserver(ABC):
     """Watches a training without changing it. The fields are the identity, as for a method."""
+
+    version: ClassVar[int] = 1
+    """Raise it when the same fields come to mean another observation."""
 
     @abstractmethod
     def start(self, model: DiffusionModel, n_train: int) -> Watch:
@@ -356,9 +364,13 @@ class AttributionMethod(ABC):
         """Why it cannot run here, or None. Asked before anything is trained."""
         return None
 
-    def observers(self, cases: Sequence[GenerationCase]) -> tuple[TrainingObserver, ...]:
-        """What to watch training with. `cases` are all pictures that will be generated."""
+    def observers(self, prompts: Sequence[str]) -> tuple[TrainingObserver, ...]:
+        """What to watch training with. `prompts`: every prompt that a picture will be generated for, sorted."""
         return ()
+
+    def assets(self) -> str:
+        """What the scores depend on beyond the fields: a hash of weights that a field names, say."""
+        return ""
 
     def fit(self, study: Study, state: State) -> None:
         """Prepare for queries; keep arrays in `state`. What it costs is timed as `fit_seconds`."""
@@ -405,3 +417,7 @@ class Metric(ABC):
     @abstractmethod
     def chance(self, truth: Truth) -> np.ndarray:
         """[n_query] float64: the expected value of a method that ranks at random."""
+
+    def ceiling(self, truth: Truth) -> np.ndarray:
+        """[n_query] float64: what the truth itself would get as scores, the best there can be."""
+        return self.values(truth.relevant.astype(np.float64), truth)

@@ -1,6 +1,6 @@
 """The main job: from a command line or a `run.toml` to a run folder.
 
-    gather the configuration ─► find plugins, open the data ─► plan the studies ─► steps ─► execute ─► evaluate
+gather the configuration ─► find plugins, open the data ─► plan the studies ─► steps ─► execute ─► evaluate
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 import tomli_w
@@ -31,9 +31,15 @@ from attribench.engine.store import ArtifactStore
 from attribench.errors import AttribenchError, MethodError, Unavailable, UsageError
 from attribench.interface import AttributionMethod, Dataset, Edition, Split
 from attribench.protocols.protocol import Protocol
+from attribench.results.whole_file import whole_file
+from attribench.study.estimates import estimates
 from attribench.study.plan import StudyPlan
-from attribench.study.steps import SCORES, fit_step, generate_step, score_step, train_step
+from attribench.study.steps import SCORES, fit_step, generate_step, observers_of, score_step, train_step
 
+if TYPE_CHECKING:
+    from attribench.results.record import Row
+
+RESULTS = ("record.parquet", "per_query.parquet", "manifest.json", "run.toml", "top-five.png", "intervals.png")
 PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
 RECORDED_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "scipy", "dask")
 
@@ -84,8 +90,15 @@ class RunConfig(pydantic.BaseModel):
             raise UsageError(f"{where}={first['input']!r}: {first['msg']}") from error
 
     def to_toml(self) -> str:
-        """The text of `run.toml`."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        """The text of `run.toml`: paths absolute, and without the run's own folder, so that it runs from anywhere."""
+        values = self.model_dump(mode="json", exclude_none=True, exclude={"out"})
+        for name in ("data_root", "store"):
+            if name in values:
+                values[name] = str(Path(values[name]).absolute())
+        if self.model is not None and Path(self.model).is_dir():
+            values["model"] = str(Path(self.model).absolute())
+        values["plugins"] = [str(path.absolute()) for path in self.plugins]
+        return tomli_w.dumps(values)
 
 
 def _parameters(given: Sequence[str], before: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -149,6 +162,7 @@ class Result:
     prepared: Prepared
     folder: Path
     seconds: float
+    rows: list[Row]
     failure: AttribenchError | None
     """What makes the exit code non-zero: a method or step that failed, or a control that is off."""
 
@@ -163,19 +177,19 @@ def prepare(config: RunConfig) -> Prepared:
     protocol = protocol_class.with_preset(config.preset or dataset.edition, protocol_overrides)
 
     model = config.model or (str(tiny_model()) if dataset.edition == "mini" else PAPER_MODEL)
-    plans = protocol.plans(
-        dataset, model=fingerprint(model), split=config.split, seed=config.seed, limit=config.limit
-    )
+    plans = protocol.plans(dataset, model=fingerprint(model), split=config.split, seed=config.seed, limit=config.limit)
     bindings = {"model": model, "dataset": dataset}
     methods = [_resolved(plugin, method, dataset.edition) for plugin, method in chosen]
     trainings, generations = {}, {}
+    device = _device(config.device)
     for plan in plans:
+        training_cost, generation_cost = estimates(plan, model, device)
         observers = list(protocol.truth_observers(plan))
         for entry in methods:
             if entry.skipped is None:
-                observers += [o for o in entry.method.observers(plan.cases) if o not in observers]
-        trained = trainings[plan.id] = train_step(plan, observers, bindings)
-        pictures = generations[plan.id] = generate_step(plan, trained, bindings)
+                observers += [o for o in observers_of(entry.method, plan) if o not in observers]
+        trained = trainings[plan.id] = train_step(plan, observers, bindings, training_cost)
+        pictures = generations[plan.id] = generate_step(plan, trained, bindings, generation_cost)
         for entry in methods:
             if entry.skipped is not None:
                 continue
@@ -184,7 +198,7 @@ def prepare(config: RunConfig) -> Prepared:
                 entry.fits.append((plan, seed, fitted))
                 entry.scores.append((plan, seed, score_step(plan, fitted, pictures, bindings)))
     return Prepared(
-        config=config, dataset=dataset, protocol=protocol, device=_device(config.device), plans=plans,
+        config=config, dataset=dataset, protocol=protocol, device=device, plans=plans,
         trainings=trainings, generations=generations, methods=methods,
         store=ArtifactStore(config.store or default_store()), folder=config.out or _new_folder(dataset),
     )  # fmt: skip
@@ -192,11 +206,12 @@ def prepare(config: RunConfig) -> Prepared:
 
 def run(prepared: Prepared, listener: Listener) -> Result:
     """Execute the steps, evaluate what came out, write the run folder."""
-    from attribench.results.evaluation import evaluate
+    from attribench.results.evaluation import check, evaluate
 
     started = time.perf_counter()
-    prepared.folder.mkdir(parents=True, exist_ok=True)
-    (prepared.folder / "run.toml").write_text(prepared.config.to_toml())
+    _clear(prepared.folder)
+    with whole_file(prepared.folder / "run.toml") as path:
+        path.write_text(prepared.config.to_toml())
     outcomes = execute(
         prepared.targets,
         prepared.store,
@@ -206,13 +221,16 @@ def run(prepared: Prepared, listener: Listener) -> Result:
         listener=listener,
     )
     failure = _first_failure(prepared, outcomes)
+    rows: list[Row] = []
     try:
-        evaluate(prepared, outcomes)
+        rows = evaluate(prepared, outcomes)
+        check(prepared, outcomes)
     except AttribenchError as error:
         failure = failure or error
     seconds = time.perf_counter() - started
+    _write_scores(prepared, outcomes)
     _write_manifest(prepared, outcomes, seconds)
-    return Result(prepared, prepared.folder, seconds, failure)
+    return Result(prepared, prepared.folder, seconds, rows, failure)
 
 
 # ----------------------------------------------------------------------------------------- parts
@@ -240,17 +258,18 @@ def _configured(config: RunConfig, protocol: str) -> tuple[list[tuple[plugins.Pl
     if not asked:
         raise UsageError("say which method: --method montrage (`attribench list` shows all)")
     chosen = list({plugin.name: plugin for plugin in [*asked, *_controls()]}.values())
-    params = dict(config.params)
     overrides: dict[str, Any] = {}
-    for owner in list(params):
-        if plugins.canonical(owner) == plugins.canonical(protocol):
-            overrides = params.pop(owner)
     by_name: dict[str, dict[str, Any]] = {}
-    for owner, values in params.items():
+    for owner, values in config.params.items():
+        if plugins.canonical(owner) == plugins.canonical(protocol):
+            overrides |= values
+            continue
         plugin = plugins.find("method", owner)
         if plugin not in chosen:
-            raise UsageError(f"--param {owner}.…: the method {plugin.name} is not part of this run; add --method {plugin.name}")
-        by_name[plugin.name] = values
+            raise UsageError(
+                f"--param {owner}.…: the method {plugin.name} is not part of this run; add --method {plugin.name}"
+            )
+        by_name.setdefault(plugin.name, {}).update(values)
     return [(p, plugins.configure(p.load(), by_name.get(p.name, {}))) for p in chosen], overrides
 
 
@@ -301,30 +320,43 @@ def _first_failure(prepared: Prepared, outcomes: dict[Step, Outcome]) -> Attribe
     return None
 
 
-def _write_manifest(prepared: Prepared, outcomes: dict[Step, Outcome], seconds: float) -> None:
-    """What was run, on what, and where its artifacts lie."""
-    scores = prepared.folder / "scores"
+def _clear(folder: Path) -> None:
+    """Take away what an earlier run left in the folder, and nothing else, so that old numbers are never taken for new."""
+    try:
+        for name in RESULTS:
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "scores", ignore_errors=True)
+    except OSError as error:
+        raise UsageError(f"--out {folder}: {error.strerror}; choose another folder") from error
+
+
+def _write_scores(prepared: Prepared, outcomes: dict[Step, Outcome]) -> None:
+    """Copies of the scores, found by method, study and seed."""
     for entry in prepared.methods:
         for plan, seed, step in entry.scores:
             if outcomes[step].ok:
-                target = scores / entry.plugin.name / f"{plan.id}-seed{seed}.safetensors"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(prepared.store.path(step.keys["scores"]) / SCORES, target)
-    (prepared.folder / "manifest.json").write_text(
-        json.dumps(
-            {
-                "attribench": __version__,
-                "seconds": round(seconds, 2),
-                "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "device": prepared.device},
-                "packages": {name: version(name) for name in RECORDED_PACKAGES},
-                "plugins": {entry.plugin.name: entry.plugin.origin for entry in prepared.methods},
-                "preset": prepared.protocol.preset.model_dump(mode="json"),
-                "studies": {plan.id: list(plan.concepts) for plan in prepared.plans},
-                "steps": [
-                    {"step": str(step), "keys": dict(step.keys), "status": outcome.status, "seconds": outcome.seconds}
-                    for step, outcome in outcomes.items()
-                ],
-            },
-            indent=2,
-        )
+                target = prepared.folder / "scores" / entry.plugin.name / f"{plan.id}-seed{seed}.safetensors"
+                with whole_file(target) as path:
+                    shutil.copyfile(prepared.store.path(step.keys["scores"]) / SCORES, path)
+
+
+def _write_manifest(prepared: Prepared, outcomes: dict[Step, Outcome], seconds: float) -> None:
+    """What was run, on what, and where its artifacts lie."""
+    text = json.dumps(
+        {
+            "attribench": __version__,
+            "seconds": round(seconds, 2),
+            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "device": prepared.device},
+            "packages": {name: version(name) for name in RECORDED_PACKAGES},
+            "plugins": {entry.plugin.name: entry.plugin.origin for entry in prepared.methods},
+            "preset": prepared.protocol.preset.model_dump(mode="json"),
+            "studies": {plan.id: list(plan.concepts) for plan in prepared.plans},
+            "steps": [
+                {"step": str(step), "keys": dict(step.keys), "status": outcome.status, "seconds": outcome.seconds}
+                for step, outcome in outcomes.items()
+            ],
+        },
+        indent=2,
     )
+    with whole_file(prepared.folder / "manifest.json") as path:
+        path.write_text(text)

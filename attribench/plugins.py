@@ -93,7 +93,7 @@ def find(kind: Kind, name: str) -> Plugin:
 
 def add_file(path: Path) -> list[Plugin]:
     """Register every plugin class that a Python file defines. The file runs with the user's rights."""
-    from attribench.interface import AttributionMethod, Dataset, Metric
+    from attribench.interface import AttributionMethod, Dataset
 
     if not path.is_file():
         raise UsageError(f"--plugin {path}: no such file; give the path of a Python file that defines a plugin class")
@@ -108,7 +108,7 @@ def add_file(path: Path) -> list[Plugin]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise MethodError(f"--plugin {path}: importing it raised {type(error).__name__}: {error}; mend the file") from error
-    kinds: dict[Kind, type] = {"method": AttributionMethod, "dataset": Dataset, "metric": Metric}
+    kinds: dict[Kind, type] = {"method": AttributionMethod, "dataset": Dataset}
     added = []
     for kind, base in kinds.items():
         for value in vars(module).values():
@@ -116,11 +116,15 @@ def add_file(path: Path) -> list[Plugin]:
                 continue
             if inspect.isabstract(value):
                 continue
-            plugin = Plugin(kind, getattr(value, "name", value.__name__.lower()), f"file {path.name} sha256:{digest}", value)
+            if not isinstance(getattr(value, "name", None), str):
+                raise UsageError(f"--plugin {path}: the {kind} {value.__name__} has no `name`; give the class one")
+            if value.name in _installed(kind):
+                raise UsageError(f"--plugin {path}: there is already a {kind} called {value.name!r}; give yours another name")
+            plugin = Plugin(kind, value.name, f"file {path.name} sha256:{digest}", value)
             _from_files[kind][plugin.name] = plugin
             added.append(plugin)
     if not added:
-        raise UsageError(f"--plugin {path}: defines no complete AttributionMethod, Dataset or Metric")
+        raise UsageError(f"--plugin {path}: defines no complete AttributionMethod or Dataset")
     return added
 
 

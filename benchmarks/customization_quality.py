@@ -45,7 +45,9 @@ def main() -> None:
         real, held_out, every = probe(prepared, plan)
         rights += every.tolist()
         studies += [plan.id] * len(every)
-        table.add_row(plan.id, ", ".join(plan.concepts), *(f"{100 * x.mean():.0f} % of {len(x)}" for x in (real, held_out, every)))
+        table.add_row(
+            plan.id, ", ".join(plan.concepts), *(f"{100 * x.mean():.0f} % of {len(x)}" for x in (real, held_out, every))
+        )
     share = estimate(rights, studies)
     console.print(table)
     console.print(
@@ -61,7 +63,8 @@ def probe(prepared, plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = np.array([plan.concepts.index(image.concept) for image in images])
     features = normalised(encoder.encode_images(prepared.dataset.load(image.id) for image in images))
     left_out = [
-        predict(fit(np.delete(features, i, 0), np.delete(labels, i), len(plan.concepts)), features[i : i + 1])[0] == labels[i]
+        predict(fit(np.delete(features, i, 0), np.delete(labels, i), len(plan.concepts)), features[i : i + 1])[0]
+        == labels[i]
         for i in range(len(images))
     ]
     folder = prepared.store.path(prepared.generations[plan.id].keys["pictures"])

@@ -51,12 +51,14 @@ def default_split(dataset: str, concept: str) -> Split:
 class ConceptFolders(Dataset):
     """A data set with one folder of pictures per concept.
 
-    A concept with fewer than two pictures is left out and reported by `verify`; fewer than five that remain
-    are a DatasetError.
+    A concept with fewer than two pictures is left out and reported by `verify`, or, in a data set whose index
+    promises pictures for each, a DatasetError; so are fewer than five that remain.
     """
 
     layout: ClassVar[str]
     """The public layout and where it comes from, for the message that it was not found."""
+    promises_every_concept: ClassVar[bool] = False
+    """Whether an index lists the concepts, so that one without pictures means a damaged copy."""
 
     def __init__(self, root: Path, edition: Edition, folders: Iterable[ConceptFolder], tables: EditionTables) -> None:
         super().__init__(root, edition)
@@ -66,6 +68,7 @@ class ConceptFolders(Dataset):
         self._images = {name: images for name, images in found.items() if len(images) >= FEWEST_IMAGES}
         self._concepts = tuple(_concept(self.name, folder, tables) for folder in ordered if folder.name in self._images)
         self._require_enough()
+        self._require_promised(found)
         self._found_ids = tuple(image.id for images in found.values() for image in images)
         self._left_out += _rows_without_files(self._found_ids, found, tables)
 
@@ -109,6 +112,15 @@ class ConceptFolders(Dataset):
         return tuple(
             ImageRecord(id=image_id, concept=folder.name, caption=captions.get(image_id, folder.caption)) for image_id in ids
         )
+
+    def _require_promised(self, found: dict[str, tuple[ImageRecord, ...]]) -> None:
+        thin = [name for name in found if name not in self._images]
+        if self.promises_every_concept and thin:
+            others = f" (and {len(thin) - 1} other concepts)" if len(thin) > 1 else ""
+            raise DatasetError(
+                f"{shown(str(self.root))}: the concept {shown(thin[0])}{others} has {len(found[thin[0]])} pictures, and needs "
+                f"{FEWEST_IMAGES}; restore its pictures, or take its entry out of the index"
+            )
 
     def _require_enough(self) -> None:
         if len(self._concepts) >= FEWEST_CONCEPTS:

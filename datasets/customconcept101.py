@@ -92,6 +92,7 @@ class CustomConcept101(ConceptFolders):
     """
 
     name = "customconcept101"
+    promises_every_concept = True
     default_protocol = "between-concepts"
     layout = (
         "dataset.json, prompts/*.txt and benchmark_dataset/{super}_{name}/* (customconcept101/ of "

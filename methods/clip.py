@@ -25,6 +25,9 @@ class _ClipMethod(AttributionMethod):
     def skip(self, edition: Edition) -> str | None:
         return encoders.available(self.resolve(edition).encoder)
 
+    def assets(self) -> str:
+        return encoders.fingerprint(self.encoder)
+
     def _encoder(self, study: Study) -> encoders.Encoder:
         return encoders.load_encoder(self.resolve(study.edition).encoder, study.device)
 

@@ -60,6 +60,10 @@ class SpearmanWithTable(Metric):
         values[defined] = np.clip(correlation, -1.0, 1.0)
         return values
 
+    def ceiling(self, truth: Truth) -> np.ndarray:
+        """[n_query]: 1, of the table itself."""
+        return np.where(self._defined(self._column(truth)), 1.0, np.nan)
+
     def chance(self, truth: Truth) -> np.ndarray:
         """[n_query]: 0."""
         return np.where(self._defined(self._column(truth)), 0.0, np.nan)

@@ -12,7 +12,7 @@ from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched at run time
 
-WORDS = "a an image of photo picture in the style art cat dog teddy bear chair and together red blue".split()
+WORDS = ["a", "an", "image", "of", "photo", "picture", "in", "the", "style", "art", "cat", "dog", "teddy", "bear", "chair", "and", "together", "red", "blue"]
 
 
 def build_small_model(folder: Path, seed: int = 0) -> Path:

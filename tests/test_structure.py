@@ -27,7 +27,11 @@ def imported_modules(path: Path) -> set[str]:
 
 def test_the_core_imports_no_plugin():
     for path in (ROOT / "attribench").rglob("*.py"):
-        wrong = {m for m in imported_modules(path) if m.split(".")[:1] == ["attribench"] and m.split(".")[1:2] and m.split(".")[1] in PLUGIN_FOLDERS}
+        wrong = {
+            m
+            for m in imported_modules(path)
+            if m.split(".")[:1] == ["attribench"] and m.split(".")[1:2] and m.split(".")[1] in PLUGIN_FOLDERS
+        }
         assert not wrong, f"{path} imports {wrong}"
 
 
@@ -68,11 +72,25 @@ def test_tests_run_with_the_root_off_the_path():
     assert "" not in sys.path
 
 
+def test_every_package_is_in_the_wheel():
+    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {"attribench"}
+    for folder in ("attribench", *PLUGIN_FOLDERS):
+        prefix = "" if folder == "attribench" else "attribench."
+        for init in (ROOT / folder).rglob("__init__.py"):
+            found.add(prefix + ".".join(init.parent.relative_to(ROOT).parts))
+    assert declared == found
+
+
 def test_every_dependency_is_pinned():
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    pins = {canonicalize_name(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    pins = {
+        canonicalize_name(line.split("==")[0])
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     assert {canonicalize_name(Requirement(text).name) for text in wanted} <= pins

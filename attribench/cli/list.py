@@ -17,12 +17,17 @@ def list_plugins(
     from rich.table import Table
 
     from attribench import plugins
+    from attribench.errors import MethodError
 
     console = Console()
     for kind in plugins.KINDS:
         table = Table("name", "what it is", "parameters (default)", title=f"{kind}s", title_justify="left", box=None)
         for name, plugin in sorted(plugins.all_plugins(kind).items()):
-            cls = plugin.load()
+            try:
+                cls = plugin.load()
+            except MethodError as error:
+                table.add_row(name, str(error), "")
+                continue
             fields = {f.name: _default(f) for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
             if json:
                 row = {"kind": kind, "name": name, "summary": plugin.summary, "origin": plugin.origin, "params": fields}

@@ -23,9 +23,7 @@ def run(
     split: Annotated[Optional[str], Opt(help="dev (to tune on) or test.")] = None,
     seed: Annotated[Optional[int], Opt(help="Seed of studies, trainings and generations.")] = None,
     limit: Annotated[Optional[int], Opt(min=1, help="At most so many queries per study and variant.")] = None,
-    param: Annotated[
-        list[str], Opt("--param", "-p", help="method.name=value, or protocol.name=value. Repeatable.")
-    ] = [],  # noqa: B006
+    param: Annotated[list[str], Opt("--param", "-p", help="method.name=value, or protocol.name=value. Repeatable.")] = [],  # noqa: B006
     plugin: Annotated[list[Path], Opt(help="A Python file that defines a plugin. It runs with your rights.")] = [],  # noqa: B006
     device: Annotated[Optional[str], Opt(help="auto, cpu or cuda.")] = None,
     workers: Annotated[Optional[str], Opt(help="auto, or a number; 0: no scheduler, for debugging.")] = None,
@@ -53,8 +51,11 @@ def run(
         screen.dry_run(prepared, as_json=json)
         return
     screen.announce(prepared, quiet=json)
-    result = job.run(prepared, screen.listener(as_json=json))
+    try:
+        result = job.run(prepared, screen.listener(as_json=json))
+    except KeyboardInterrupt:
+        print("attribench: interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        raise typer.Exit(130) from None
     screen.result(result, as_json=json)
     if result.failure is not None:
-        print(f"attribench: {result.failure}", file=sys.stderr)
-        raise typer.Exit(result.failure.exit_code)
+        raise result.failure

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,9 +46,21 @@ def announce(prepared: Prepared, *, quiet: bool) -> None:
         f"{sum(len(p.roles('query')) for p in prepared.plans)} queries · methods: {methods} · {prepared.device}",
         highlight=False,
     )
+    shared = _shared_concepts(prepared)
+    if shared:
+        console.print(
+            f"{len(shared)} concepts are part of more than one study, since the {prepared.config.split} split has too few: "
+            "these studies are not independent, and intervals are a little too short",
+            highlight=False,
+        )
     for entry in prepared.methods:
         if entry.skipped is not None:
             console.print(f"{entry.plugin.name} cannot run here: {entry.skipped}", markup=False, highlight=False)
+
+
+def _shared_concepts(prepared: Prepared) -> list[str]:
+    counts = Counter(concept for plan in prepared.plans for concept in plan.concepts)
+    return [concept for concept, count in counts.items() if count > 1]
 
 
 def dry_run(prepared: Prepared, *, as_json: bool) -> None:
@@ -92,7 +106,7 @@ def _largest(rows: list, name: str) -> str:
 
 def result(finished: Result, *, as_json: bool) -> None:
     """The table of a run that has just ended, and where its files are."""
-    record(finished.folder, as_json=as_json)
+    show_rows(finished.rows, as_json=as_json)
     if not as_json:
         console = Console()
         console.print()
@@ -110,7 +124,11 @@ def result(finished: Result, *, as_json: bool) -> None:
 
 def record(folder: Path, *, as_json: bool) -> None:
     """The table of a run folder."""
-    rows = records.read(folder)
+    show_rows(records.read(folder), as_json=as_json)
+
+
+def show_rows(rows: Sequence[records.Row], *, as_json: bool) -> None:
+    """The rows as a table, or one JSON object a line."""
     if as_json:
         for line in records.to_json_lines(rows):
             print(line)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 
 @dataclass(frozen=True, kw_only=True)
 class CustomizationConfig:
     """Hyper-parameters of one customization; the defaults are MONTRAGE's (supplement A)."""
 
-    epochs: int = 100
-    batch_size: int = 1
+    epochs: Annotated[int, Ge(1)] = 100
+    batch_size: Annotated[int, Ge(1)] = 1
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = 1e-5
     modifier_learning_rate: float | None = None
@@ -36,7 +38,7 @@ class CustomizationConfig:
 class Sampling:
     """How pictures are generated."""
 
-    steps: int = 25
+    steps: Annotated[int, Ge(1)] = 25
     guidance: float = 7.5
-    batch_size: int = 8
+    batch_size: Annotated[int, Ge(1)] = 8
     """Pictures generated together. Part of the identity: it moves the last bits of a picture."""

@@ -133,7 +133,7 @@ def _trainable(model: DiffusionModel, config: CustomizationConfig) -> list[dict]
     projections = [layer.weight for layer in model.key_value_layers().values()]
     groups = [{"params": projections, "lr": config.learning_rate}]
     if config.train_modifiers and model.modifiers:
-        rate = config.modifier_learning_rate or config.learning_rate
+        rate = config.learning_rate if config.modifier_learning_rate is None else config.modifier_learning_rate
         groups.append({"params": list(model.modifiers.values()), "lr": rate})
     for modifier in model.modifiers.values():
         modifier.requires_grad_(False)

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
+
+CONTENT = (".json", ".safetensors", ".txt")
+NOT_CONTENT = ("recipe.json",)
+"""How a model was made is beside it, and does not change what it is."""
 
 
 def fingerprint(reference: str | Path) -> str:
-    """What a model is, for cache keys: sha256 over names and contents of a folder, or the hub id itself.
+    """sha256 over the names and contents of a model's folder, or of the cached snapshot of a hub id.
 
-    Files above 256 MiB count by size and their first and last MiB, so that a Stable Diffusion folder costs
-    no minute of hashing at each start.
+    A hub id that is not in the cache yet is known by its name alone.
     """
     folder = Path(reference)
     if not folder.is_dir():
-        return f"hub:{reference}"
+        cached = _cached_snapshot(str(reference))
+        if cached is None:
+            return f"hub:{reference}"
+        folder = cached
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".txt")):
-        size = path.stat().st_size
-        digest.update(json.dumps([path.relative_to(folder).as_posix(), size]).encode())
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in CONTENT and p.name not in NOT_CONTENT):
         with path.open("rb") as file:
-            if size <= 2**28:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-            else:
-                digest.update(file.read(2**20))
-                file.seek(-(2**20), os.SEEK_END)
-                digest.update(file.read())
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(json.dumps([path.relative_to(folder).as_posix(), content]).encode())
     return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def _cached_snapshot(hub_id: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        index = try_to_load_from_cache(hub_id, "model_index.json")
+    except HFValidationError:
+        return None
+    return Path(index).parent if isinstance(index, str) else None

@@ -7,7 +7,6 @@ batched sampling from fixed noise.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,14 +18,12 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
+from attribench.diffusion.loading import LOADING
 from attribench.errors import ModelError
 from attribench.images import square
 
 diffusers_logging.disable_progress_bar()  # ours is the only progress display
 transformers_logging.disable_progress_bar()
-
-LOADING = threading.Lock()
-"""diffusers and transformers change global state while they build a model; workers may be threads of one process."""
 
 VALUE_SUFFIX = "attn2.to_v"
 KEY_SUFFIX = "attn2.to_k"
@@ -75,6 +72,9 @@ class DiffusionModel:
         self.vae = pipeline.vae.to(device).eval().requires_grad_(False)
         self.unet = pipeline.unet.to(device).eval().requires_grad_(False)
         self.text_encoder = pipeline.text_encoder.to(device).eval().requires_grad_(False)
+        # Plain attention: exact second derivatives for the monitor's correction, without a switch of torch's
+        # that other threads of this process would see.
+        self.text_encoder.set_attn_implementation("eager")
         self.tokenizer = pipeline.tokenizer
         self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
         if not self.value_layers():
@@ -195,9 +195,7 @@ class DiffusionModel:
         """The UNet's output for noisy latents [n, c, h, w]."""
         return self.unet(latents, timesteps, encoder_hidden_states=context).sample
 
-    def loss(
-        self, latents: Tensor, context: Tensor, timesteps: Tensor, noise: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
+    def loss(self, latents: Tensor, context: Tensor, timesteps: Tensor, noise: Tensor, mask: Tensor | None = None) -> Tensor:
         """Squared error of the prediction, averaged per sample: [n].
 
         `mask` [n, 1, h, w] limits the average to where the picture is (Custom Diffusion's augmentation).
@@ -286,4 +284,3 @@ class DiffusionModel:
 
 def _to_tensor(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1.0).permute(2, 0, 1)
-

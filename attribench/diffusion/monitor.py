@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attribench.errors import MethodError
 from attribench.interface import TrainingObserver, Watch
@@ -143,7 +142,6 @@ class _ValueWatch(Watch):
             sums = sums / (counts.sum(dim=1, keepdim=True).clamp(min=1) * widths)
         return sums.pow(1 / self.order).mean(dim=1)
 
-
     def _powers(self, change: Tensor) -> Tensor:
         """|change| or change², in place."""
         return change.abs_() if self.order == 1 else change.square_()
@@ -211,7 +209,7 @@ class _GradientWatch(_ValueWatch):
     def _states_along_gradient(self, ids: Tensor, moving: Sequence[str]) -> Tensor:
         """J_E g, [n, length, d_text]: derivative of u -> Jᵀu, which is linear in u, applied to g."""
         vectors: list[nn.Parameter] = [self.modifiers[token] for token in moving]
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
+        with torch.enable_grad():
             states = self.model.encode_prompts(ids)
             u = torch.zeros_like(states, requires_grad=True)
             pulled = torch.autograd.grad(states, vectors, u, create_graph=True, materialize_grads=True)

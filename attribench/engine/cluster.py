@@ -47,26 +47,31 @@ def connect(workers: Workers, scheduler: str | None, device: str, store: Artifac
     elif workers == 0:
         yield None
         return
-    elif device.startswith("cuda"):
+    elif device.startswith("cuda") and not (workers == 1 or (workers == "auto" and not _has_dask_cuda())):
         opened = _cuda_cluster(workers, store)
     else:
-        opened = _local_cluster(workers, store)
+        opened = _local_cluster(workers, device, store)
     with opened as client:
         yield client
 
 
 @contextmanager
-def _local_cluster(workers: Workers, store: ArtifactStore) -> Iterator[Client]:
-    """Threads of this process: a second process would pay for a second import of torch."""
+def _local_cluster(workers: Workers, device: str, store: ArtifactStore) -> Iterator[Client]:
+    """Threads of this process: a second process would pay for a second import of torch.
+
+    With CUDA: one thread that has the GPU, for a machine without dask-cuda.
+    """
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
+    on_gpu = device.startswith("cuda")
     with (
         private_folder(store.root / "partial", "dask") as folder,
         LocalCluster(
             processes=False,
-            n_workers=CPU_COUNT if workers == "auto" else workers,
+            n_workers=1 if on_gpu else CPU_COUNT if workers == "auto" else workers,
             threads_per_worker=1,
+            resources={"GPU": 1} if on_gpu else None,
             dashboard_address=None,
             # Dask serves its health page all the same: at a free port, and to this machine alone
             scheduler_kwargs={"dashboard_address": THIS_MACHINE},
@@ -86,6 +91,10 @@ def _local_cluster(workers: Workers, store: ArtifactStore) -> Iterator[Client]:
             raise
 
 
+def _has_dask_cuda() -> bool:
+    return importlib.util.find_spec("dask_cuda") is not None
+
+
 @contextmanager
 def _cuda_cluster(workers: Workers, store: ArtifactStore) -> Iterator[Client]:
     """One process per GPU, each seeing its own as `cuda:0`."""
@@ -94,7 +103,7 @@ def _cuda_cluster(workers: Workers, store: ArtifactStore) -> Iterator[Client]:
     except ImportError as error:
         raise UsageError(
             "several processes on CUDA need dask-cuda, which is not installed; "
-            "`pip install dask-cuda`, or use --workers 0 for one GPU"
+            "install the extra (`pip install -e '.[cuda]'`), or use --workers 1 for one GPU"
         ) from error
     from distributed import Client
 

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator, Field, PositiveInt
 
 from attribench import plugins
 from attribench.diffusion import noise
@@ -35,30 +37,40 @@ from attribench.interface import (
     Truth,
 )
 from attribench.protocols.protocol import Preset, Protocol
+from attribench.study.granted import prompts_of
 from attribench.study.plan import StudyPlan, Training
 
 UN_MIXED, MIXED = "un-mixed", "mixed"
 
 
+def _both_variants(values: dict[str, int]) -> dict[str, int]:
+    if set(values) != {UN_MIXED, MIXED}:
+        raise ValueError(f"give a number for {UN_MIXED} and for {MIXED}, and for nothing else")
+    return values
+
+
+PerVariant = Annotated[dict[str, PositiveInt], AfterValidator(_both_variants)]
+
+
 class BetweenConceptsPreset(Preset):
     """What the TOML files hold."""
 
-    n_concepts: int = 5
-    n_studies: int | dict[str, dict[str, int]]
+    n_concepts: int = Field(5, ge=2)
+    n_studies: PositiveInt | dict[str, dict[str, PositiveInt]]
     """A number, or per data set and number of concepts, as the paper counts its tables."""
-    images_per_concept: int | None = None
+    images_per_concept: PositiveInt | None = None
     """None: all of them."""
-    templates: int | None = None
+    templates: PositiveInt | None = None
     """How many of the data set's monitoring templates; None: all."""
-    held_out: float = 0.2
+    held_out: float = Field(0.2, gt=0, lt=1)
     """Share of the prompts that queries come from."""
-    fit_pictures: int = 5
+    fit_pictures: PositiveInt = 5
     """Pictures per prompt that methods may learn from."""
-    query_pictures: dict[str, int]
+    query_pictures: PerVariant
     """Pictures per held-out prompt, by variant."""
-    k: dict[str, int]
+    k: PerVariant
     """K of recall@K and precision@K, by variant."""
-    method_seeds: tuple[int, ...]
+    method_seeds: tuple[int, ...] = Field(min_length=1)
     """Seeds of methods that draw random numbers; metrics are averaged over them."""
     customization: CustomizationConfig
     sampling: Sampling
@@ -75,7 +87,7 @@ class BetweenConcepts(Protocol):
 
     def plans(self, dataset: Dataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
         preset = self.preset
-        concepts = [concept for concept in dataset.concepts if concept.split == split]
+        concepts = sorted((c for c in dataset.concepts if c.split == split), key=lambda concept: concept.name)
         if len(concepts) < preset.n_concepts:
             raise DatasetError(
                 f"{dataset.name} has {len(concepts)} concepts in its {split} split, a study needs {preset.n_concepts}; "
@@ -144,7 +156,7 @@ class BetweenConcepts(Protocol):
         )
 
     def _images(self, dataset: Dataset, concept: Concept, token: str, seed: int) -> list[TrainImage]:
-        records = dataset.images(concept.name)
+        records = sorted(dataset.images(concept.name), key=lambda record: record.id)
         wanted = self.preset.images_per_concept
         if wanted is not None and len(records) > wanted:
             chosen = noise.draws("images", concept.name, seed).permutation(len(records))[:wanted]
@@ -171,7 +183,7 @@ class BetweenConcepts(Protocol):
         return _limited(cases, limit)
 
     def _held_out(self, n: int, *key: str | int) -> set[int]:
-        count = max(1, round(self.preset.held_out * n))
+        count = max(1, min(round(self.preset.held_out * n), n - 1))
         return set(noise.draws("held out", *key).permutation(n)[:count].tolist())
 
     def _pictures(
@@ -200,7 +212,7 @@ class BetweenConcepts(Protocol):
     # -------------------------------------------------------------------------------------- truth
 
     def truth_observers(self, plan: StudyPlan) -> tuple[TrainingObserver, ...]:
-        return (ValueMonitor(prompts=tuple(sorted({case.prompt for case in plan.cases}))),)
+        return (ValueMonitor(prompts=prompts_of(plan)),)
 
     def truth(self, plan: StudyPlan, observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]]) -> Truth:
         queries = plan.roles("query")

@@ -1,6 +1,6 @@
 """The contract of a protocol: a paper's experiment. It knows no method.
 
-    preset (TOML) ──► plans(dataset) ──► StudyPlan … ──► truth(plan, observed) ──► metrics(variant)
+preset (TOML) ──► plans(dataset) ──► StudyPlan … ──► truth(plan, observed) ──► metrics(variant)
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Protocol(ABC):
             table, parts = values, key.split(".")
             for part in parts[:-1]:
                 table = table.setdefault(part, {})
+                if not isinstance(table, dict):
+                    raise UsageError(f"--param {cls.name}.{key}: {part!r} is a single value; leave out what follows it")
             table[parts[-1]] = value
         try:
             return cls(cls.preset_type.model_validate(values))

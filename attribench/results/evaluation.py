@@ -13,7 +13,6 @@ from PIL import Image
 
 from attribench.engine.run import Outcome
 from attribench.engine.steps import Step
-from attribench.errors import AttribenchError
 from attribench.interface import Metric, Scores, State, Truth
 from attribench.results import pictures, record
 from attribench.results.controls import check_controls
@@ -28,17 +27,12 @@ if TYPE_CHECKING:
 AT_CHANCE = "random"
 """The control that draws anew for every query, whose value is therefore known."""
 SHOWN_QUERIES = 6
-NUMBERS = ("value", "low", "high", "chance", "rank", "fit_seconds", "query_seconds", "peak_bytes", "bytes_per_train_image")
-"""What a method that did not run has none of."""
 
 Outcomes = Mapping[Step, Outcome]
 
 
 def evaluate(prepared: Prepared, outcomes: Outcomes) -> list[record.Row]:
-    """Write record, values per query and pictures to the run folder.
-
-    Raises ControlError, after everything is written, when a control is off its known value.
-    """
+    """Write record, values per query and pictures to the run folder; the record's rows."""
     finished = [entry for entry in prepared.methods if _reason(entry, outcomes) is None]
     per_query = pd.DataFrame(_values(prepared, finished, outcomes))
     rows = []
@@ -54,8 +48,13 @@ def evaluate(prepared: Prepared, outcomes: Outcomes) -> list[record.Row]:
         pictures.interval_plot(prepared.folder / "intervals.png", rows)
         labels = {row.method: row.label for row in rows}
         pictures.top_five(prepared.folder / "top-five.png", _shown_queries(prepared, finished, labels, outcomes))
-        check_controls(per_query, [e.plugin.name for e in finished if e.plugin.name == AT_CHANCE])
     return rows
+
+
+def check(prepared: Prepared, outcomes: Outcomes) -> None:
+    """Raise ControlError when the random control is off its known value."""
+    if any(row.method == AT_CHANCE and row.status == "ok" for row in record.read(prepared.folder)):
+        check_controls(record.read_per_query(prepared.folder), [AT_CHANCE])
 
 
 def _metrics(prepared: Prepared) -> list[Metric]:
@@ -75,7 +74,8 @@ def _values(prepared: Prepared, entries: list[MethodSteps], outcomes: Outcomes) 
                 truth = _part(truths[plan.id], number)
                 for metric in prepared.protocol.metrics(variant):
                     values = metric.values(scores.values[number], truth)
-                    for query_id, value, chance in zip(truth.query_ids, values, metric.chance(truth), strict=True):
+                    known = (truth.query_ids, values, metric.chance(truth), metric.ceiling(truth))
+                    for query_id, value, chance, ceiling in zip(*known, strict=True):
                         yield {
                             "method": entry.plugin.name,
                             "variant": variant,
@@ -85,6 +85,7 @@ def _values(prepared: Prepared, entries: list[MethodSteps], outcomes: Outcomes) 
                             "method_seed": seed,
                             "value": value,
                             "chance": chance,
+                            "ceiling": ceiling,
                         }
 
 
@@ -150,7 +151,6 @@ def _empty_rows(prepared: Prepared, entry: MethodSteps, outcomes: Outcomes) -> l
     return [
         record.Row(
             **_identity(prepared, entry),
-            **dict.fromkeys(NUMBERS),
             method=entry.plugin.name,
             variant=variant,
             metric=metric.name,
@@ -175,8 +175,15 @@ def _identity(prepared: Prepared, entry: MethodSteps) -> dict:
         "n_concepts": len(prepared.plans[0].concepts),
         "split": prepared.config.split,
         "seed": prepared.config.seed,
-        "device": prepared.device,
+        "device": _made_on(prepared, entry),
     }
+
+
+def _made_on(prepared: Prepared, entry: MethodSteps) -> str:
+    """The device that the scores were made on, maybe by an earlier run."""
+    keys = [step.keys["scores"] for _, _, step in entry.scores]
+    made = {prepared.store.manifest(key)["device"] for key in keys if prepared.store.has(key)}
+    return " and ".join(sorted(made)) or prepared.device
 
 
 def _costs(prepared: Prepared, entry: MethodSteps) -> dict:
@@ -225,7 +232,9 @@ def _shown(
         step = next(step for of, _, step in entry.scores if of.id == plan.id)
         best = np.argsort(-_scores(prepared, step).values[number], kind="stable")[:5]
         images = [plan.training.images[i] for i in best]
-        top[labels[entry.plugin.name]] = [(prepared.dataset.load(image.id), image.concept in case.concepts) for image in images]
+        top[labels[entry.plugin.name]] = [
+            (prepared.dataset.load(image.id), image.concept in case.concepts) for image in images
+        ]
     return pictures.Shown(
         prompt=case.prompt, picture=generated(plan, folder, "query")[number], title=" + ".join(case.concepts), top=top
     )

@@ -1,7 +1,7 @@
 """The record of a run: one typed row per method × variant × metric, and the values of every query beside it.
 
     record.parquet      the rows; `params` is JSON text
-    per_query.parquet   method, variant, metric, study, query_id, method_seed, value, chance
+    per_query.parquet   method, variant, metric, study, query_id, method_seed, value, chance, ceiling
 
 A record is checked when it is written and when it is read: types, columns, and what must hold of any such numbers
 (a correlation lies in [-1, 1], recall@K does not fall as K grows, an interval holds its value …). What each metric's
@@ -58,6 +58,8 @@ class Row(pydantic.BaseModel):
     """95 % interval, clustered by study; None over one study."""
     chance: float | None = None
     """The expected value of a method that ranks at random, over the same queries."""
+    ceiling: float | None = None
+    """What the truth itself would get as scores, over the same queries."""
     rank: int | None = None
     """1 + the number of methods that are better beyond doubt; None over one study."""
     n_queries: int = 0
@@ -92,7 +94,7 @@ class Row(pydantic.BaseModel):
 
 _PER_QUERY_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("method", "variant", "metric", "study", "query_id")]
-    + [("method_seed", pa.int64()), ("value", pa.float64()), ("chance", pa.float64())]
+    + [("method_seed", pa.int64()), ("value", pa.float64()), ("chance", pa.float64()), ("ceiling", pa.float64())]
 )
 
 
@@ -209,7 +211,7 @@ def _check_status(row: Row) -> None:
 
 def _check_numbers(row: Row) -> None:
     smallest, largest = _metric_class(row).bounds
-    for name in ("value", "low", "high", "chance"):
+    for name in ("value", "low", "high", "chance", "ceiling"):
         number = getattr(row, name)
         if number is not None and not smallest - ROUNDING <= number <= largest + ROUNDING:
             raise _impossible(row, f"has {name} {number} outside [{smallest}, {largest}]")

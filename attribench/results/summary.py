@@ -10,9 +10,9 @@ from attribench.results.statistics import compare, estimate, ranks
 
 
 def over_seeds(per_query: pd.DataFrame) -> pd.DataFrame:
-    """One row per method, variant, metric, study and query: value and chance averaged over the method's seeds."""
+    """One row per method, variant, metric, study and query: value, chance and ceiling averaged over seeds."""
     keys = ["method", "variant", "metric", "study", "query_id"]
-    return per_query.groupby(keys, as_index=False, sort=False)[["value", "chance"]].mean()
+    return per_query.groupby(keys, as_index=False, sort=False)[["value", "chance", "ceiling"]].mean()
 
 
 def summary(
@@ -24,8 +24,8 @@ def summary(
 ) -> pd.DataFrame:
     """What the record shows: one row per method × variant × metric, in the order in which they first come.
 
-    From values per query (method, variant, metric, study, query_id, method_seed, value, chance), first averaged over
-    the method's seeds. Gives method, variant, metric, value, low, high, chance, rank, n_queries, n_studies.
+    From values per query (method, variant, metric, study, query_id, method_seed, value, chance, ceiling), first averaged over
+    the method's seeds. Gives method, variant, metric, value, low, high, chance, ceiling, rank, n_queries, n_studies.
     `lower_is_better` names the metrics of which less is more.
     """
     rows = []
@@ -39,7 +39,7 @@ def summary(
         rank = ranks(defined, differences, higher_is_better=metric not in lower_is_better)
         for name in methods:
             found = estimate(table[name].to_numpy(), study, resamples=resamples, seed=seed)
-            chance = group.loc[(group["method"] == name) & group["value"].notna(), "chance"].mean()
+            known = group.loc[(group["method"] == name) & group["value"].notna(), ["chance", "ceiling"]].mean()
             rows.append(
                 {
                     "method": name,
@@ -48,7 +48,8 @@ def summary(
                     "value": found.value,
                     "low": found.low,
                     "high": found.high,
-                    "chance": chance,
+                    "chance": known["chance"],
+                    "ceiling": known["ceiling"],
                     "rank": rank.get(name),
                     "n_queries": found.n_queries,
                     "n_studies": found.n_studies,

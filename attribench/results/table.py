@@ -73,11 +73,12 @@ def _headline(rows: Sequence[Row]) -> Text:
 
 @dataclass
 class _Column:
-    """A column of the variant's table: header, cell per method label, and the value of chance."""
+    """A column of the variant's table: header, cell per method label, the value of chance and the best possible."""
 
     header: str
     cells: dict[str, Text]
     chance: str = ""
+    ceiling: str = ""
 
 
 def _show_variant(variant: str, rows: list[Row], console: Console) -> None:
@@ -120,6 +121,7 @@ def _table(columns: list[_Column], methods: list[str], controls: list[str]) -> T
         table.add_section()
     if any(column.chance for column in columns):
         table.add_row("chance", *(column.chance for column in columns), style="dim")
+        table.add_row("best possible", *(column.ceiling for column in columns), style="dim")
     return table
 
 
@@ -135,12 +137,15 @@ def _metric_column(metric: str, rows: list[Row]) -> _Column:
             cells[label] = Text(f"{row.value:.3f}{interval}{rank}", style="bold" if row.rank == 1 else "")
         elif headline and row.status != "ok":
             cells[label] = Text(row.status, style="yellow" if row.status == "unavailable" else "red")
-    chance = next((row.chance for row in of_metric.values() if row.chance is not None), None)
+    chance, ceiling = (
+        next((getattr(row, known) for row in of_metric.values() if getattr(row, known) is not None), None)
+        for known in ("chance", "ceiling")
+    )
     has_interval = any(row.low is not None for row in of_metric.values())
     return _Column(
         f"{shown(metric)}\n{'value [95 %]' if has_interval else 'value'}{' rank' if ranked else ''}",
         cells,
-        "" if chance is None else f"{chance:.3f}",
+        *("" if known is None else f"{known:.3f}" for known in (chance, ceiling)),
     )
 
 

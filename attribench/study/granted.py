@@ -42,7 +42,6 @@ class GrantedStudy(Study):
         plan = materials.plan
         self.id, self.edition, self.seed, self.device = plan.id, plan.edition, seed, device
         self.flips = plan.training.customization.flips
-        self.prompts = tuple(sorted({case.prompt for case in plan.cases}))
         self.train = TrainingImages(plan.training.images, materials.dataset.load)
         self._materials, self._access, self._method = materials, access, method
 
@@ -61,6 +60,12 @@ class GrantedStudy(Study):
         return load_trained(self._materials.base_model, self._materials.weights, self._materials.plan.training, self.device)
 
     @property
+    def prompts(self) -> tuple[str, ...]:
+        """Every prompt, sorted; needs TRAINING."""
+        self._require(Access.TRAINING, "the prompts of all generations")
+        return prompts_of(self._materials.plan)
+
+    @property
     def generations(self) -> Queries:
         """Pictures of the monitored prompts; needs TRAINING."""
         self._require(Access.TRAINING, "the monitored generations")
@@ -72,6 +77,11 @@ class GrantedStudy(Study):
         if observer not in self._materials.observations:
             raise MethodError(f"{self._method} did not return this observer from observers(): {observer}")
         return State(self._materials.observations[observer])
+
+
+def prompts_of(plan: StudyPlan) -> tuple[str, ...]:
+    """Every prompt that a picture is generated for, each once, sorted."""
+    return tuple(sorted({case.prompt for case in plan.cases}))
 
 
 def generated(plan: StudyPlan, folder: Path, role: str) -> Queries:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file as save_arrays
 
+from attribench.engine.identity import NotHashable, token
 from attribench.engine.measure import measure
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.errors import AttribenchError, MethodError, StoreError
@@ -22,9 +23,13 @@ from attribench.interface import (
     Scores,
     State,
     TrainingObserver,
+    Watch,
 )
-from attribench.study.granted import GrantedStudy, Materials, generated, picture_name
+from attribench.study.granted import GrantedStudy, Materials, generated, picture_name, prompts_of
 from attribench.study.plan import StudyPlan, Training
+
+if TYPE_CHECKING:
+    from attribench.diffusion.model import DiffusionModel
 
 WEIGHTS = "weights.safetensors"
 COST = "cost.json"
@@ -33,13 +38,28 @@ SCORES = "scores.safetensors"
 
 def observation_name(observer: TrainingObserver) -> str:
     """A short stable name for the output that holds what `observer` kept."""
-    return f"observed-{hashlib.sha256(repr(observer).encode()).hexdigest()[:12]}"
+    try:
+        return f"observed-{token(observer, type(observer).__name__)[:12]}"
+    except NotHashable as error:
+        raise MethodError(f"an observer cannot be told from others: {error}") from error
+
+
+def observers_of(method: AttributionMethod, plan: StudyPlan) -> tuple[TrainingObserver, ...]:
+    """What `method` wants to watch this study's training with."""
+    with _blame(f"the method {method.name!r}"):
+        return tuple(method.observers(prompts_of(plan)))
 
 
 # -------------------------------------------------------------------------------------- building
 
 
-def train_step(plan: StudyPlan, observers: Sequence[TrainingObserver], bindings: dict) -> Step:
+CHEAP = {"seconds": 2.0, "peak_bytes": 2e8, "bytes": 1e5}
+"""What fitting or scoring by features takes at the size of a customization, order of magnitude."""
+
+
+def train_step(
+    plan: StudyPlan, observers: Sequence[TrainingObserver], bindings: dict, estimate: Mapping[str, float] | None = None
+) -> Step:
     """Customize the base model; one training serves every observer."""
     outputs: dict = {"weights": None}
     outputs |= {observation_name(observer): observer for observer in observers}
@@ -51,11 +71,12 @@ def train_step(plan: StudyPlan, observers: Sequence[TrainingObserver], bindings:
         inputs={},
         outputs=outputs,
         bindings=bindings,
+        estimate=estimate,
         gpu=True,
     )
 
 
-def generate_step(plan: StudyPlan, trained: Step, bindings: dict) -> Step:
+def generate_step(plan: StudyPlan, trained: Step, bindings: dict, estimate: Mapping[str, float] | None = None) -> Step:
     """Generate the picture of every case."""
     return Step(
         name="generate",
@@ -65,41 +86,43 @@ def generate_step(plan: StudyPlan, trained: Step, bindings: dict) -> Step:
         inputs={"weights": Ref(trained, "weights")},
         outputs={"pictures": None},
         bindings=bindings,
+        estimate=estimate,
         gpu=True,
     )
 
 
-def fit_step(
-    plan: StudyPlan, method: AttributionMethod, seed: int, trained: Step, pictures: Step, bindings: dict
-) -> Step:
+def fit_step(plan: StudyPlan, method: AttributionMethod, seed: int, trained: Step, pictures: Step, bindings: dict) -> Step:
     """`method.fit` with the inputs that its access covers, so that it depends on nothing else."""
     inputs = {}
     if Access.GRADIENTS in method.needs:
         inputs["weights"] = Ref(trained, "weights")
-    observers = method.observers(plan.cases)
-    if Access.TRAINING in method.needs:
+    observers = observers_of(method, plan)
+    watches_training = Access.TRAINING in method.needs
+    if watches_training:
         inputs["generations"] = Ref(pictures, "pictures")
         inputs |= {observation_name(o): Ref(trained, observation_name(o)) for o in observers}
-    # A method that is granted nothing but features does not depend on the generated pictures either.
-    fit_cases = plan.roles("fit") if inputs else ()
     return Step(
         name=f"fit {method.name}",
         label=f"{plan.id} seed {seed}" if method.stochastic else plan.id,
         function=fit,
         params={
             "method": method,
+            "assets": method.assets(),
             "seed": seed,
             "study": plan.id,
             "edition": plan.edition,
             "data": plan.training.data,
             "images": plan.training.images,
-            "cases": fit_cases,
-            "observers": observers,
+            "flips": plan.training.customization.flips,
+            "cases": plan.roles("fit") if watches_training else (),
+            "prompts": prompts_of(plan) if watches_training else (),
+            "observers": observers if watches_training else (),
         },
         inputs=inputs,
         outputs={"state": None},
         bindings=bindings | {"plan": plan},
         version=method.version,
+        estimate=CHEAP,
         gpu=True,
     )
 
@@ -115,6 +138,7 @@ def score_step(plan: StudyPlan, fitted: Step, pictures: Step, bindings: dict) ->
         outputs={"scores": None},
         bindings=bindings | {"plan": plan},
         version=fitted.version,
+        estimate=CHEAP,
         gpu=True,
     )
 
@@ -124,17 +148,22 @@ def score_step(plan: StudyPlan, fitted: Step, pictures: Step, bindings: dict) ->
 
 def train(ctx: StepContext) -> None:
     """Customize; write the weights and every wanted observation."""
+    import torch
     from safetensors.torch import load_file, save_file
 
     from attribench.diffusion.customization import customize
     from attribench.diffusion.model import DiffusionModel
 
+    if ctx.device != "cpu":  # so that training again for another observer gives the same weights
+        torch.use_deterministic_algorithms(True, warn_only=True)
     training: Training = ctx.params["training"]
     dataset: Dataset = ctx.bindings["dataset"]
     model = DiffusionModel.load(ctx.bindings["model"], ctx.device)
     model.add_modifiers(dict(training.modifiers))
     watches = {
-        name: observer.start(model, len(training.images)) for name, observer in ctx.wanted.items() if name != "weights"
+        name: _BlamedWatch(observer, model, len(training.images))
+        for name, observer in ctx.wanted.items()
+        if name != "weights"
     }
     losses = customize(
         model,
@@ -213,7 +242,7 @@ def fit(ctx: StepContext) -> None:
     method: AttributionMethod = ctx.params["method"]
     study = _study(ctx)
     state = State(ctx.out("state"))
-    with _blame(method), measure(ctx.device) as cost:
+    with _blame(f"the method {method.name!r}"), measure(ctx.device) as cost:
         method.fit(study, state)
     (ctx.out("state") / COST).write_text(
         json.dumps({"seconds": cost.seconds, "peak_bytes": cost.peak_bytes, "bytes": state.nbytes})
@@ -225,7 +254,7 @@ def score(ctx: StepContext) -> None:
     method: AttributionMethod = ctx.params["method"]
     study = _study(ctx)
     queries: Queries = generated(ctx.bindings["plan"], ctx.input("pictures"), "query")
-    with _blame(method), measure(ctx.device) as cost:
+    with _blame(f"the method {method.name!r}"), measure(ctx.device) as cost:
         scores = method.score(study, State(ctx.input("state")), queries)
     if not isinstance(scores, Scores) or scores.query_ids != queries.ids or scores.train_ids != study.train.ids:
         raise MethodError(f"{method.name}.score must return Scores.of(queries, study.train, values); mend the plugin")
@@ -244,9 +273,7 @@ def read_scores(path: Path) -> Scores:
     """What `write_scores` wrote."""
     with safe_open(path, framework="numpy") as file:
         ids = file.metadata()
-        return Scores(
-            file.get_tensor("scores"), tuple(json.loads(ids["query_ids"])), tuple(json.loads(ids["train_ids"]))
-        )
+        return Scores(file.get_tensor("scores"), tuple(json.loads(ids["query_ids"])), tuple(json.loads(ids["train_ids"])))
 
 
 def _study(ctx: StepContext) -> GrantedStudy:
@@ -266,17 +293,34 @@ def _study(ctx: StepContext) -> GrantedStudy:
     return GrantedStudy(materials, method.needs, method.name, ctx.params["seed"], ctx.device)
 
 
+class _BlamedWatch(Watch):
+    """A watch whose errors name its observer: it may be a stranger's, and the training serves others too."""
+
+    def __init__(self, observer: TrainingObserver, model: DiffusionModel, n_train: int) -> None:
+        self.name = f"the training observer {type(observer).__module__}.{type(observer).__name__}"
+        with _blame(self.name):
+            self.watch = observer.start(model, n_train)
+
+    def after_step(self, rows: Sequence[int]) -> None:
+        with _blame(self.name):
+            self.watch.after_step(rows)
+
+    def finish(self) -> dict[str, np.ndarray]:
+        with _blame(self.name):
+            return self.watch.finish()
+
+
 class _blame:
     """Turns whatever a plugin raises into one line that names it."""
 
-    def __init__(self, method: AttributionMethod) -> None:
-        self.method = method
+    def __init__(self, plugin: str) -> None:
+        self.plugin = plugin
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if type(error) is MethodError:
+            raise MethodError(f"{self.plugin}: {error}") from error
         if isinstance(error, Exception) and not isinstance(error, AttribenchError):
-            raise MethodError(
-                f"the method {self.method.name!r} raised {type(error).__name__}: {error}; report it to its author"
-            ) from error
+            raise MethodError(f"{self.plugin} raised {type(error).__name__}: {error}; report it to its author") from error

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from attribench import encoders
 from attribench.diffusion.monitor import ValueMonitor
-from attribench.interface import Access, AttributionMethod, Edition, GenerationCase, Queries, Scores, State, Study
+from attribench.interface import Access, AttributionMethod, Edition, Queries, Scores, State, Study
 
 from ..features import best_version, embed_training_images
 from .attribution_model import AttributionModel, ScalerForm, ScalerStart
@@ -89,8 +89,11 @@ class Montrage(AttributionMethod):
     def skip(self, edition: Edition) -> str | None:
         return None if self.attribution == "table" else encoders.available(self.resolve(edition).encoder)
 
-    def observers(self, cases: Sequence[GenerationCase]) -> tuple[ValueMonitor, ...]:
-        return (self._monitor(sorted({case.prompt for case in cases})),)
+    def observers(self, prompts: Sequence[str]) -> tuple[ValueMonitor, ...]:
+        return (self._monitor(prompts),)
+
+    def assets(self) -> str:
+        return "" if self.attribution == "table" else encoders.fingerprint(self.encoder)
 
     def fit(self, study: Study, state: State) -> None:
         monitor = self._monitor(study.prompts)

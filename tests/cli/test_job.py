@@ -41,9 +41,7 @@ def small_options(small_options: dict) -> dict:
 
 def run(options: dict, tmp_path: Path, name: str = "run", store: str = "store", **more) -> tuple[job.Result, Heard]:
     heard = Heard()
-    config = job.RunConfig.gather(
-        None, **(options | {"store": tmp_path / store, "out": tmp_path / name} | more)
-    )
+    config = job.RunConfig.gather(None, **(options | {"store": tmp_path / store, "out": tmp_path / name} | more))
     return job.run(job.prepare(config), heard), heard
 
 

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-
 from attribench.datasets.artchive import Artchive, readable_artist
+
 from attribench.errors import DatasetError
 
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from attribench.datasets.customconcept101 import INDEX_BYTES, CustomConcept101
+
 from attribench.errors import DatasetError
 
 
@@ -60,9 +60,17 @@ def test_a_composed_prompt_that_names_one_concept_is_left_out_and_reported(custo
     assert problem.file == "prompts/pet_pet.txt line 2"
 
 
-def test_a_composition_of_a_concept_without_pictures_is_left_out_and_reported(customconcept_root):
-    for file in (customconcept_root / "benchmark_dataset" / "pet_cat2").iterdir():
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_listed_concept_with_no_or_one_picture_is_an_error(customconcept_root, kept):
+    for file in sorted((customconcept_root / "benchmark_dataset" / "pet_cat2").iterdir())[kept:]:
         file.unlink()
+    assert f"the concept pet_cat2 has {kept} pictures, and needs 2" in refusal(customconcept_root)
+
+
+def test_a_composition_of_a_concept_that_is_not_listed_is_left_out_and_reported(customconcept_root):
+    index = customconcept_root / "dataset.json"
+    entries = [entry for entry in json.loads(index.read_text()) if not entry["instance_data_dir"].endswith("pet_cat2")]
+    index.write_text(json.dumps(entries))
     dataset = CustomConcept101(customconcept_root, "paper")
     assert dataset.compositions() == ()
     assert any("composes pet_cat2" in problem.fault for problem in dataset.verify())

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-
-from attribench import editions
 from attribench.datasets.artchive import Artchive
 from attribench.datasets.customconcept101 import CustomConcept101
+
+from attribench import editions
 from attribench.errors import DatasetError, UnknownName, UsageError
 from attribench.interface import Dataset
 from attribench.plugins import Plugin

@@ -4,9 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from attribench.datasets.customconcept101 import CustomConcept101
 
 from attribench import editions
-from attribench.datasets.customconcept101 import CustomConcept101
 
 
 @pytest.fixture(scope="module", params=["artchive", "customconcept101"])
@@ -26,7 +26,7 @@ def test_both_splits_hold_concepts_for_customizations_of_five(mini):
 def test_every_picture_has_a_caption_of_its_own_edition(mini):
     captions = {image.caption for concept in mini.concepts for image in mini.images(concept.name)}
     assert all(caption and caption == caption.strip() for caption in captions)
-    assert getattr(mini, "default_caption") not in captions
+    assert mini.default_caption not in captions
 
 
 def test_every_concept_has_a_plain_name_and_a_prompt_for_its_modifier(mini):

@@ -132,7 +132,7 @@ def test_a_cluster_without_workers_is_refused(store, python, monkeypatch):
 def test_cuda_workers_need_dask_cuda(store):
     if importlib.util.find_spec("dask_cuda"):
         pytest.skip("dask-cuda is installed here")
-    with pytest.raises(UsageError, match="pip install dask-cuda.*--workers 0"):
+    with pytest.raises(UsageError, match="install the extra.*--workers 1"):
         execute([pipeline()], store, workers=2, device="cuda")
 
 

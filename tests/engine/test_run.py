@@ -6,8 +6,24 @@ import shutil
 
 import pytest
 from sample_steps import (
-    Watcher, accumulate, ancestry, be_unavailable, collect, contents, copy_bound, draw, exit_python,
-    matmul_bits, noted, pipeline, raise_error, read, resume_counting, single, training, unknown_name,
+    Watcher,
+    accumulate,
+    ancestry,
+    be_unavailable,
+    collect,
+    contents,
+    copy_bound,
+    draw,
+    exit_python,
+    matmul_bits,
+    noted,
+    pipeline,
+    raise_error,
+    read,
+    resume_counting,
+    single,
+    training,
+    unknown_name,
 )  # fmt: skip
 
 from attribench.engine import ArtifactStore, Step, dry_run, execute

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from attribench.methods.montrage.adaptive_loss import adaptive_dml_loss, adaptive_triplet_loss, triplet_loss
 
 P_AP = torch.tensor([0.9, 0.5, 0.6])

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
-
 from attribench.methods.montrage.attribution_model import AttributionModel, shifted_cosine
 from attribench.methods.montrage.training import Pairs, Schedule, train
+from scipy.stats import spearmanr
 
 PAPER = Schedule(
     loss="adaptive", epochs=10, batch_size=128, optimizer="adam", learning_rate=1e-3,

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from PIL.Image import Transpose
-
-from attribench.interface import Queries, State, TrainImage
 from attribench.methods import features
 from attribench.methods.clip import ClipImage, ClipText
 from attribench.methods.controls import Constant, Random, ShuffledQueries, TrainingLoss
 from attribench.methods.pixel import Pixel
+from PIL.Image import Transpose
+
+from attribench.interface import Queries, State, TrainImage
 
 PICTURES = [Pixel(), ClipImage()]
 EVERY = [*PICTURES, ClipText(), Random(), Constant(), ShuffledQueries()]

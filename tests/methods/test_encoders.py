@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from attribench.methods.clip import ClipImage, ClipText
 from PIL import Image
 
 from attribench import encoders
 from attribench.errors import Unavailable, UsageError
-from attribench.methods.clip import ClipImage, ClipText
 
 
 def unit(features):

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from attribench.methods.montrage import Montrage, tau
 
 from attribench.diffusion.monitor import ValueMonitor
 from attribench.interface import Queries, State
-from attribench.methods.montrage import Montrage, tau
 
 FIT = [("fit-0", "a <new1> cat", ("<new1>",)), ("fit-1", "art of <new1>", ("<new1>",)),
        ("fit-2", "a <new2> cat", ("<new2>",)), ("fit-3", "<new1> and <new2> together", ("<new1>", "<new2>")),
@@ -44,17 +44,17 @@ def test_tau_columns_are_probabilities():
 
 
 def test_default_observer_is_the_plain_monitor_of_all_prompts(scene):
-    study, _, _, _, cases = scene
-    (observer,) = Montrage().observers(cases)
+    study = scene[0]
+    (observer,) = Montrage().observers(study.prompts)
     assert observer == ValueMonitor(prompts=study.prompts)
-    changed = Montrage(tokens="words", correction="momentum").observers(cases)[0]
+    changed = Montrage(tokens="words", correction="momentum").observers(study.prompts)[0]
     assert changed == ValueMonitor(prompts=study.prompts, tokens="words", correction="momentum")
 
 
 def test_fit_asks_for_the_observation_it_ordered(scene, small_clip, tmp_path):
-    study, _, _, _, cases = scene
+    study = scene[0]
     fitted(Montrage(norm="l2"), study, tmp_path)
-    assert tuple(study.observers) == Montrage(norm="l2").observers(cases)
+    assert tuple(study.observers) == Montrage(norm="l2").observers(study.prompts)
 
 
 def test_monitored_generations_are_attributed_by_the_table(scene, small_clip, tmp_path):
@@ -90,7 +90,7 @@ def test_unseen_generations_are_attributed_by_the_model(scene, small_clip, tmp_p
     by_model = Montrage(attribution="model").score(study, state, monitored).values
     values = Montrage().score(study, state, unseen).values
     assert values.shape == (2, 6)
-    assert ((0 <= values) & (values <= 1)).all()
+    assert ((values >= 0) & (values <= 1)).all()
     assert not np.allclose(by_model, Montrage().score(study, state, monitored).values)
 
 

@@ -1,10 +1,10 @@
 """Agreement with MONTRAGE's table: Spearman per query, and what happens where it is not defined."""
 
 import numpy as np
+from attribench.metrics.agreement import SpearmanWithTable
 from scipy.stats import spearmanr
 
 from attribench.interface import Truth
-from attribench.metrics.agreement import SpearmanWithTable
 
 METRIC = SpearmanWithTable()
 

@@ -4,10 +4,10 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from attribench.metrics.retrieval import AveragePrecision, Precision, Recall
 
 from attribench.errors import UsageError
 from attribench.interface import Truth
-from attribench.metrics.retrieval import AveragePrecision, Precision, Recall
 
 METRICS = [Recall(k=1), Recall(k=3), Recall(k=9), Precision(k=2), Precision(k=9), AveragePrecision()]
 by_name = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

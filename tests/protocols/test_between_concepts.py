@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from attribench.datasets.customconcept101 import CustomConcept101
+
 from attribench.diffusion.config import Sampling
 from attribench.editions import open_dataset
 from attribench.errors import DatasetError, UsageError
@@ -229,7 +229,6 @@ def test_plans_do_not_depend_on_the_order_of_files_and_entries(users_folder, tmp
     assert plans(open_dataset("customconcept101", "paper", root)) == plans(users_folder)
 
 
-@pytest.mark.xfail(strict=True, reason="BetweenConcepts.plans takes concepts and images in the order listed")
 def test_plans_do_not_depend_on_the_order_in_which_a_plugin_lists_things(users_folder, paper_folder):
     class Backwards(CustomConcept101):
         @property
@@ -292,7 +291,6 @@ UNUSABLE = {
 }  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="no bound on a preset's numbers, no check of its tables' keys")
 @pytest.mark.parametrize("key", UNUSABLE)
 def test_a_value_that_no_study_can_be_made_with_is_refused(key):
     with pytest.raises(UsageError, match="between-concepts"):

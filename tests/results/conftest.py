@@ -45,8 +45,8 @@ def per_query() -> pd.DataFrame:
                         for seed in (4, 16) if method == "random" else (0,):
                             noise = 0.0 if method == "constant" else rng.normal(shift, 0.1)
                             value = (chance if method in ("random", "constant") else expected) + noise
-                            rows.append((method, variant, metric, f"s{study}", f"q{query}", seed, value, chance))
-    columns = ["method", "variant", "metric", "study", "query_id", "method_seed", "value", "chance"]
+                            rows.append((method, variant, metric, f"s{study}", f"q{query}", seed, value, chance, 1.0))
+    columns = ["method", "variant", "metric", "study", "query_id", "method_seed", "value", "chance", "ceiling"]
     frame = pd.DataFrame(rows, columns=columns)
     in_unit = ~frame["metric"].str.startswith("spearman")
     frame.loc[in_unit, "value"] = frame.loc[in_unit, "value"].clip(0, 1)

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from attribench.metrics.agreement import SpearmanWithTable
+from attribench.metrics.retrieval import AveragePrecision, Precision, Recall
 
 from attribench.errors import ControlError
 from attribench.interface import Truth
-from attribench.metrics.agreement import SpearmanWithTable
-from attribench.metrics.retrieval import AveragePrecision, Precision, Recall
 from attribench.results.controls import check_controls
 
 
@@ -16,7 +16,7 @@ def frame(values, chance, method="random", metric="recall@5") -> pd.DataFrame:
     return pd.DataFrame(
         {
             "method": method, "variant": "un-mixed", "metric": metric, "study": "s", "method_seed": 0,
-            "query_id": [f"q{i}" for i in range(len(values))], "value": values, "chance": chance,
+            "query_id": [f"q{i}" for i in range(len(values))], "value": values, "chance": chance, "ceiling": 1.0,
         }
     )  # fmt: skip
 

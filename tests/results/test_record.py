@@ -10,7 +10,6 @@ import pytest
 from attribench.errors import StoreError, UsageError
 from attribench.results.record import Row, check, read, read_per_query, to_json_lines, write
 
-
 SOUND = {
     "method": "montrage", "params": {}, "control": False, "plugin": "attribench-diffusion 0.1.0",
     "dataset": "artchive", "edition": "mini", "protocol": "between-concepts", "split": "test", "seed": 0,

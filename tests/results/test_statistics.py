@@ -147,8 +147,8 @@ def test_summary_ranks_every_metric_and_knows_which_way_is_better(per_query: pd.
 
 def test_a_metric_that_is_nowhere_defined_has_neither_value_nor_rank():
     frame = pd.DataFrame(
-        [(m, "v", "x", s, "q", 0, math.nan, math.nan) for m in "ab" for s in "st"],
-        columns=["method", "variant", "metric", "study", "query_id", "method_seed", "value", "chance"],
+        [(m, "v", "x", s, "q", 0, math.nan, math.nan, math.nan) for m in "ab" for s in "st"],
+        columns=["method", "variant", "metric", "study", "query_id", "method_seed", "value", "chance", "ceiling"],
     )
     numbers = summary(frame)
     assert numbers[["value", "low", "high", "chance", "rank"]].isna().all(axis=None)
