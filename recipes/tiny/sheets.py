@@ -26,7 +26,7 @@ PROMPTS = (
     "Retro panda in vintage poster.", "Epic owl in graphic novel.", "Historic portrait in the style of noto.",
 )  # fmt: skip
 SEEDS = 6
-STEPS, GUIDANCE = 30, 4.0
+STEPS, GUIDANCE = 25, 3.0
 LABEL_WIDTH = 178
 BLOCKS = 2
 RECONSTRUCTED = 20  # pictures of each set
