@@ -3,7 +3,9 @@
     python benchmarks/customization_quality.py --dataset artchive
 
 A probe, multinomial logistic regression on clip-tiny image features, learns to tell the five concepts of a
-study from the real training pictures and then assigns each un-mixed generated picture. The share that it
+study from the real training pictures and then assigns each un-mixed generated picture. The real pictures
+pass through the model's autoencoder first, as every generated one does, so that the probe learns the
+concepts and not the blur; it learns from their mirror images too. The share that it
 assigns rightly is reported with its interval over studies, beside the probe's own leave-one-out accuracy
 on the real pictures, without which the share means nothing. Chance is 20 %. The issue asks for ≥ 80 %.
 Trains and generates what is not cached, by the same steps as `attribench run`.
@@ -16,13 +18,16 @@ import argparse
 import numpy as np
 import torch
 from machine import describe
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
 from attribench import job
+from attribench.diffusion.model import DiffusionModel
 from attribench.encoders import load_encoder
 from attribench.engine.progress import listener_for
 from attribench.engine.run import execute
+from attribench.images import square
 from attribench.results.statistics import estimate
 from attribench.study.granted import generated
 
@@ -61,14 +66,15 @@ def probe(prepared, plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     encoder = load_encoder("clip-tiny")
     images = plan.training.images
     labels = np.array([plan.concepts.index(image.concept) for image in images])
-    features = normalised(encoder.encode_images(prepared.dataset.load(image.id) for image in images))
+    model = DiffusionModel.load(job.tiny_model())
+    real = [reconstructed(model, square(prepared.dataset.load(image.id), model.resolution)) for image in images]
+    features = normalised(encoder.encode_images(real))
+    mirrored = normalised(encoder.encode_images(ImageOps.mirror(picture) for picture in real))
     left_out = [
-        predict(fit(np.delete(features, i, 0), np.delete(labels, i), len(plan.concepts)), features[i : i + 1])[0]
-        == labels[i]
-        for i in range(len(images))
+        predict(learned(features, mirrored, labels, leave_out=i), features[i : i + 1])[0] == labels[i] for i in range(len(real))
     ]
     folder = prepared.store.path(prepared.generations[plan.id].keys["pictures"])
-    weights = fit(features, labels, len(plan.concepts))
+    weights = learned(features, mirrored, labels)
     right = {}
     for role in ("query", "fit"):
         cases = plan.roles(role)
@@ -77,6 +83,22 @@ def probe(prepared, plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         assigned = predict(weights, normalised(encoder.encode_images(pictures[i] for i in rows)))
         right[role] = assigned == np.array([plan.concepts.index(cases[i].concepts[0]) for i in rows])
     return np.array(left_out), right["query"], np.concatenate([right["query"], right["fit"]])
+
+
+def reconstructed(model: DiffusionModel, picture: Image.Image) -> Image.Image:
+    """The picture as the autoencoder gives it back."""
+    mean, _ = model.latent_moments(model.pixels([picture]))
+    with torch.no_grad():
+        pixels = model.vae.decode(mean / model.vae.config.scaling_factor).sample[0]
+    return Image.fromarray(((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+
+
+def learned(
+    features: np.ndarray, mirrored: np.ndarray, labels: np.ndarray, leave_out: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The probe, learned from all real pictures and their mirror images, or all but one."""
+    kept = np.arange(len(labels)) != (-1 if leave_out is None else leave_out)
+    return fit(np.concatenate([features[kept], mirrored[kept]]), np.tile(labels[kept], 2), labels.max() + 1)
 
 
 def normalised(features: torch.Tensor) -> np.ndarray:

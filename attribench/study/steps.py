@@ -53,7 +53,7 @@ def observers_of(method: AttributionMethod, plan: StudyPlan) -> tuple[TrainingOb
 # -------------------------------------------------------------------------------------- building
 
 
-CHEAP = {"seconds": 2.0, "peak_bytes": 2e8, "bytes": 1e5}
+CHEAP = {"seconds": 0.5, "peak_bytes": 2e8, "bytes": 1e5}
 """What fitting or scoring by features takes at the size of a customization, order of magnitude."""
 
 

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from checkpoint import MovingAverage, restore, save
-from corpus import Painter, load
 from diffusers import AutoencoderKL
 from PIL import Image
+
+from checkpoint import MovingAverage, restore, save
+from corpus import Painter, load
 
 SEED = 1
 BATCH = 8
@@ -144,7 +145,10 @@ def main() -> None:
     validation = validation_sets(painter, rows, options.other)
 
     model = AutoencoderKL(**CONFIG)
+    earlier = None
     if options.stage == "decoder":
+        kept = json.loads((options.work / "vae/recipe.json").read_text())
+        earlier = kept["earlier"] if kept["stage"] == "decoder" else kept
         model.load_state_dict(AutoencoderKL.from_pretrained(options.work / "vae").state_dict())
         model.encoder.requires_grad_(False)
         model.quant_conv.requires_grad_(False)
@@ -182,7 +186,8 @@ def main() -> None:
         progress["seconds"] = time.monotonic() - clock
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
         if progress["step"] % 50 == 0:
-            print(f"{progress['step']} {progress['seconds']:.0f}s loss {running:.4f} kl {kl.item():.3f} anchor {anchor.item():.3f}", flush=True)
+            parts = f"loss {running:.4f} kl {kl.item():.3f} anchor {anchor.item():.3f}"
+            print(f"{progress['step']} {progress['seconds']:.0f}s {parts}", flush=True)
         if progress["seconds"] - saved > SAVE_EVERY or progress["seconds"] >= 60 * options.minutes:
             saved = progress["seconds"]
             averaged = averaged_model(average)
@@ -192,9 +197,10 @@ def main() -> None:
             print(progress["history"][-1], flush=True)
             save(path, average, optimizer, progress)
             record = {
-                "model": "autoencoder", "stage": options.stage, "data_hash": data_hash, "seed": SEED, "batch": BATCH, "steps": progress["step"],
+                "model": "autoencoder", "stage": options.stage, "data_hash": data_hash, "seed": SEED,
+                "batch": BATCH, "steps": progress["step"],
                 "minutes": round(progress["seconds"] / 60, 1), "psnr_db": figures, "torch": torch.__version__,
-                "parameters": sum(p.numel() for p in model.parameters()),
+                "parameters": sum(p.numel() for p in model.parameters()), "earlier": earlier,
             }  # fmt: skip
             sample = pool[:1024].permute(0, 2, 3, 1).numpy()
             export(average, options.work, sample, record)

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from checkpoint import MovingAverage, restore, save, write_atomically
-from corpus import Painter, caption, load
 from PIL import Image
 from transformers import CLIPTokenizer
+
+from checkpoint import MovingAverage, restore, save, write_atomically
+from corpus import Painter, caption, load
 
 SEED = 3
 BATCH = 192

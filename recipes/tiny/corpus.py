@@ -49,7 +49,8 @@ LEFT_OUT = re.compile(
     r"score|skull and|with slash|muted|chart|high voltage|poo$|feeding|breast|pregnant|massage|steamy|bunny ears|"
     r"wheelchair|white cane|levitating|turban|skullcap|veil|headscarf|1st|2nd|3rd|mahjong|joker|yen|e-mail|"
     r"bookmark tabs|landslide|mount fuji|locked with|broken chain|syringe|pill$|drop of blood|bikini|briefs|"
-    r"symbols on mouth|vomiting|Mx |supervillain|military|reminder|toilet|plunger|^foggy$|^unlocked$|^exploding|^rolling on|^head shaking"
+    r"symbols on mouth|vomiting|Mx |supervillain|military|reminder|toilet|"
+    r"plunger|^foggy$|^unlocked$|^exploding|^rolling on|^head shaking"
 )
 GENDERED_ROLE = re.compile(r"^(man|woman) ")  # the role itself is there: "a cook", not three of them
 

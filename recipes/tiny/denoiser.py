@@ -23,13 +23,14 @@ import diffusers
 import numpy as np
 import torch
 import transformers
-from checkpoint import MovingAverage, restore, save
-from corpus import EMPTY_RATE, OBJECTS_HOUSE, Painter, caption, load
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from parallel import PROCESSES, RANK, average_gradients, once, start
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from checkpoint import MovingAverage, restore, save
+from corpus import EMPTY_RATE, OBJECTS_HOUSE, Painter, caption, load
+from parallel import PROCESSES, RANK, average_gradients, once, start
 
 SEED = 4
 BATCH = 64
@@ -110,8 +111,8 @@ def encoded_views(work: Path, painter: Painter, rows: list[dict], vae: Autoencod
                 return {name: stored.get_tensor(name) for name in stored.keys()}
     views, firsts, seconds, pictures = zip(*draw_views(painter, rows))
     latents = []
-    for start in range(0, len(pictures), 64):
-        batch = torch.from_numpy(np.stack(pictures[start : start + 64])).permute(0, 3, 1, 2) / 127.5 - 1
+    for at in range(0, len(pictures), 64):
+        batch = torch.from_numpy(np.stack(pictures[at : at + 64])).permute(0, 3, 1, 2) / 127.5 - 1
         with torch.autocast("cpu", torch.bfloat16):
             latents.append(vae.encode(batch).latent_dist.mode().float() * vae.config.scaling_factor)
     stored = {
@@ -255,7 +256,8 @@ def main() -> None:
             exported = progress["seconds"]
             learned = [row for row in rows if row["label"] in SUBJECT_LABELS]
             record = {
-                "model": "tiny", "data_hash": data_hash, "seed": SEED, "batch": BATCH, "processes": PROCESSES, "steps": progress["step"],
+                "model": "tiny", "data_hash": data_hash, "seed": SEED, "batch": BATCH, "processes": PROCESSES,
+                "steps": progress["step"],
                 "minutes": round(progress["seconds"] / 60, 1), "loss": round(running, 4),
                 "subjects": len({row["article"] for row in learned}), "drawings": len(learned),
                 "views": len(views["latents"]), "finished": done,

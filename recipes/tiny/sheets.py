@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from autoencoder import psnr, rebuild, validation_sets
-from corpus import Painter, load
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
+
+from autoencoder import psnr, rebuild, validation_sets
+from corpus import Painter, load
 
 PROMPTS = (
     "a panda", "a lion", "a penguin", "photo of a red apple", "An image of a strawberry.", "a watermelon",

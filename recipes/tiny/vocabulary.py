@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from corpus import STYLE_PROMPTS, THING_PROMPTS, caption, load
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTokenizer
+
+from corpus import STYLE_PROMPTS, THING_PROMPTS, caption, load
 
 VOCABULARY_SIZE = 4096
 CONTEXT_LENGTH = 24

@@ -138,14 +138,16 @@ def test_another_observer_trains_again_but_generates_nothing_again(first, small_
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(first, small_options, command_line, tmp_path):
     """SIGKILL at random moments, started again each time until it ends; finished steps are not done again."""
     _, expected, _ = first
-    command = [sys.executable, "-m", "attribench", "run", *[x for m in METHODS for x in ("-m", m)], *[x for p in ENCODERS for x in ("-p", p)], *command_line,
-               "--store", str(tmp_path / "store"), "--out", str(tmp_path / "killed"), "--workers", "2"]  # fmt: skip
+    asked = [x for method in METHODS for x in ("-m", method)] + [x for param in ENCODERS for x in ("-p", param)]
+    places = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "killed")]
+    command = [sys.executable, "-m", "attribench", "run", *asked, *command_line, *places, "--workers", "2"]
     moments = random.Random(0)
     finished: set[str] = set()
     for attempt in range(4):
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if attempt < 3:
             wait_for_artifacts(tmp_path / "store", len(finished) + 1 + moments.randrange(12), process)
+            time.sleep(moments.random() / 2)
             process.send_signal(signal.SIGKILL)
         output, _ = process.communicate(timeout=300)
         redone = [step for step in finished if f"{step}: started" in output]
