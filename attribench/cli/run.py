@@ -26,7 +26,7 @@ def run(
     param: Annotated[list[str], Opt("--param", "-p", help="method.name=value, or protocol.name=value. Repeatable.")] = [],  # noqa: B006
     plugin: Annotated[list[Path], Opt(help="A Python file that defines a plugin. It runs with your rights.")] = [],  # noqa: B006
     device: Annotated[Optional[str], Opt(help="auto, cpu or cuda.")] = None,
-    workers: Annotated[Optional[str], Opt(help="auto, or a number; 0: no scheduler, for debugging.")] = None,
+    workers: Annotated[Optional[str], Opt(help="auto: a process per core or GPU. N: N threads. 0: no scheduler.")] = None,
     scheduler: Annotated[Optional[str], Opt(help="Address of a running Dask scheduler (tcp://…).")] = None,
     store: Annotated[Optional[Path], Opt(help="Where artifacts are kept and found again.")] = None,
     out: Annotated[Optional[Path], Opt(help="Run folder; default: runs/<data set>-<time>.")] = None,

@@ -57,7 +57,8 @@ def connect(workers: Workers, scheduler: str | None, device: str, store: Artifac
 
 @contextmanager
 def _local_cluster(workers: Workers, device: str, store: ArtifactStore) -> Iterator[Client]:
-    """Threads of this process: a second process would pay for a second import of torch.
+    """`auto`: one process per core. A number: so many threads of this process, which import torch once between them
+    but share Python's lock (docs/decisions/005).
 
     With CUDA: one thread that has the GPU, for a machine without dask-cuda.
     """
@@ -65,10 +66,13 @@ def _local_cluster(workers: Workers, device: str, store: ArtifactStore) -> Itera
     from distributed import Client, LocalCluster
 
     on_gpu = device.startswith("cuda")
+    processes = workers == "auto" and not on_gpu and CPU_COUNT > 1
+    if processes:
+        clean_sys_path()  # processes are spawned with this one's path
     with (
         private_folder(store.root / "partial", "dask") as folder,
         LocalCluster(
-            processes=False,
+            processes=processes,
             n_workers=1 if on_gpu else CPU_COUNT if workers == "auto" else workers,
             threads_per_worker=1,
             resources={"GPU": 1} if on_gpu else None,
@@ -86,7 +90,7 @@ def _local_cluster(workers: Workers, device: str, store: ArtifactStore) -> Itera
             yield client
         except BaseException:
             # A thread cannot be stopped: without this, control-C would wait for steps that report nothing.
-            for worker in list(cluster.workers.values()):
+            for worker in () if processes else list(cluster.workers.values()):
                 cluster.sync(worker.close, executor_wait=False)
             raise
 

@@ -146,6 +146,7 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(attribench, command_line
     shutil.copytree(paper_folder, root)
     header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    png += struct.pack(">I", 1000) + b"IDAT" + bytes(100)
     for folder in (root / "benchmark_dataset").iterdir():
         (folder / "3.png").write_bytes(png)
     arguments = [str(root) if argument == str(paper_folder) else argument for argument in command_line]
