@@ -25,6 +25,7 @@ def small_options(paper_folder: Path, small_model_folder: Path) -> dict:
         "data_root": paper_folder,
         "model": str(small_model_folder),
         "preset": "mini",
+        "workers": 1,  # no second import of torch for seconds of work; test_job.py runs the others
         "params": [f"between-concepts.{name}={value}" for name, value in SMALL.items()]
         + ["shuffled-queries.encoder=clip-tiny"],
     }
@@ -34,7 +35,7 @@ def small_options(paper_folder: Path, small_model_folder: Path) -> dict:
 def command_line(small_options: dict) -> list[str]:
     """The same as arguments of `attribench run`."""
     pairs = {"--dataset": "CustomConcepts101", "--data-root": str(small_options["data_root"]),
-             "--model": small_options["model"], "--preset": "mini"}  # fmt: skip
+             "--model": small_options["model"], "--preset": "mini", "--workers": "1"}  # fmt: skip
     return [x for pair in pairs.items() for x in pair] + [x for p in small_options["params"] for x in ("--param", p)]
 
 

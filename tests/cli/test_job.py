@@ -54,7 +54,7 @@ def all_scores(folder: Path) -> dict[str, np.ndarray]:
 def first(small_options, tmp_path_factory) -> tuple[Path, job.Result, Heard]:
     """One run that several tests look at."""
     folder = tmp_path_factory.mktemp("job")
-    return (folder, *run(small_options, folder, workers=2))
+    return (folder, *run(small_options, folder, workers="auto"))
 
 
 def test_a_run_leaves_a_record_scores_and_pictures(first):
@@ -114,9 +114,10 @@ def test_a_run_toml_does_the_same_again(first):
 
 
 def test_scores_do_not_depend_on_the_number_of_workers(first, small_options, tmp_path):
-    _, two, _ = first
-    expected = all_scores(two.folder)
-    for workers in (0, 1):
+    """A process per core, no scheduler, one thread, two threads."""
+    _, by_processes, _ = first
+    expected = all_scores(by_processes.folder)
+    for workers in (0, 1, 2):
         other, _ = run(small_options, tmp_path, name=f"with-{workers}", store=f"store-{workers}", workers=workers)
         found = all_scores(other.folder)
         assert found.keys() == expected.keys()
