@@ -1,0 +1,51 @@
+"""The scalar that is differentiated: a function of the model's prediction at one noisy latent.
+
+D-TRAK (Zheng et al., ICLR 2024) replaces the loss of TRAK by other functions of the prediction, and finds the
+mean squared norm to attribute better than the loss itself. e is the prediction, d its number of elements.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+OutputFunction = Literal["loss", "mean-squared-l2-norm", "mean", "l1-norm", "l2-norm", "linf-norm", "weighted-mse"]
+
+
+def output(
+    name: OutputFunction, prediction: Tensor, target: Tensor, timesteps: Tensor, alphas_cumprod: Tensor
+) -> Tensor:
+    """One number per row, [n], from predictions and targets [n, …] at `timesteps` [n]; differentiable.
+
+    `alphas_cumprod` [T] is ᾱ of the noise schedule; only weighted-mse looks at it.
+    """
+    e = prediction.flatten(1)
+    match name:
+        case "loss":  # || e − target ||² / d: TRAK's, and the training loss
+            return squared_error(prediction, target)
+        case "mean-squared-l2-norm":  # || e ||² / d: D-TRAK's
+            return e.square().mean(dim=1)
+        case "mean":
+            return e.mean(dim=1)
+        case "l1-norm":
+            return e.abs().sum(dim=1)
+        case "l2-norm":
+            return e.square().sum(dim=1).sqrt()
+        case "linf-norm":
+            return e.abs().amax(dim=1)
+        case "weighted-mse":  # the weight that the variational bound gives the loss (Ho et al. 2020, Eq. 12 with σ² = β)
+            return variational_weight(alphas_cumprod)[timesteps] * squared_error(prediction, target)
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """|| e − target ||² / d per row: [n]."""
+    return (prediction - target).flatten(1).square().mean(dim=1)
+
+
+def variational_weight(alphas_cumprod: Tensor) -> Tensor:
+    """w_t = β_t / (2 α_t (1 − ᾱ_t)) for every timestep: [T]."""
+    before = alphas_cumprod.roll(1)
+    before[0] = 1.0
+    alpha = alphas_cumprod / before
+    return (1 - alpha) / (2 * alpha * (1 - alphas_cumprod))
