@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import stat
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from attribench.errors import DatasetError
@@ -33,6 +34,12 @@ def fault(file: str, what: str, remedy: str = RESTORE) -> FileFault:
 def shown(name: str) -> str:
     """A file's name as it can be printed: control characters and broken UTF-8 escaped."""
     return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def some_shown(names: Iterable[str], most: int = 5) -> str:
+    """The first few names, for a message of one line."""
+    listed = [shown(name) for name in names]
+    return ", ".join(listed[:most]) + (", …" if len(listed) > most else "")
 
 
 def is_text(name: str) -> bool:

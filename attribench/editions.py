@@ -8,17 +8,26 @@ and is read by the same adapter. A data set plugin from elsewhere ships its own 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 
 from attribench import plugins
-from attribench.confined import file_size, read_bytes, shown
+from attribench.confined import read_bytes, shown, some_shown
 from attribench.errors import AttribenchError, DatasetError, UsageError
 from attribench.images import BYTE_LIMIT
 from attribench.interface import Dataset, Edition
+
+
+class Unusable(DatasetError):
+    """The layout was read, but what it holds is not enough to run on. `dataset` is what was read, to be verified."""
+
+    def __init__(self, message: str, dataset: Dataset) -> None:
+        super().__init__(message, dataset)
+        self.dataset = dataset
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 def open_dataset(
@@ -27,7 +36,7 @@ def open_dataset(
     """The data set's `paper` edition under `data_root`, or without one its `mini` edition.
 
     Raises UsageError where `edition` and `data_root` contradict each other, and DatasetError where the files
-    are not there or not in the layout.
+    are not there or not in the layout: Unusable, if they were read but are too few.
     """
     plugin = plugins.find("dataset", name_or_plugin) if isinstance(name_or_plugin, str) else name_or_plugin
     if edition == "mini" and data_root is not None:
@@ -46,6 +55,28 @@ def open_dataset(
     return _read(plugin, adapter, data_root, "paper")
 
 
+def require_readable(dataset: Dataset, image_ids: Iterable[str], look: Callable[[str], None] = lambda image_id: None) -> None:
+    """Raises DatasetError if any of these pictures cannot be decoded: one line that says why for the first of them.
+
+    A run would stop at it all the same, but only after what it trained until then. `look` is called with each id.
+    """
+    wanted = sorted(set(image_ids))
+    faults: dict[str, Exception] = {}
+    for image_id in wanted:
+        try:
+            dataset.load(image_id)
+        except Exception as error:  # an adapter from elsewhere raises what it likes
+            faults[image_id] = error
+        look(image_id)
+    if not faults:
+        return
+    (first, error), *others = faults.items()
+    known = isinstance(error, DatasetError)
+    why = str(error) if known else f"{shown(first)}: {dataset.name} raised {type(error).__name__}: {shown(str(error))}"
+    more = f" (and {len(others)} more of {len(wanted)}: {some_shown(image_id for image_id, _ in others)})" if others else ""
+    raise DatasetError(f"{why}{more}") from error
+
+
 def fingerprint(dataset: Dataset, image_ids: Iterable[str]) -> str:
     """sha256 over the ids and the bytes of these images, whatever their order: the key of what is made from them."""
     digest = hashlib.sha256()
@@ -53,18 +84,6 @@ def fingerprint(dataset: Dataset, image_ids: Iterable[str]) -> str:
         digest.update(hashlib.sha256(image_id.encode()).digest())
         digest.update(hashlib.sha256(read_bytes(dataset.root, image_id, BYTE_LIMIT)).digest())
     return digest.hexdigest()
-
-
-def catalogue_fingerprint(dataset: Dataset) -> str:
-    """sha256 over concepts, prompts, captions, image ids and file sizes, without reading a picture."""
-    images = [image for concept in dataset.concepts for image in dataset.images(concept.name)]
-    catalogue = {
-        "name": dataset.name,
-        "prompts": [*dataset.monitoring_templates, dataset.basic_template, dataset.mixed_template],
-        "concepts": [asdict(concept) for concept in dataset.concepts],
-        "images": sorted((image.id, image.concept, image.caption, file_size(dataset.root, image.id)) for image in images),
-    }
-    return hashlib.sha256(json.dumps(catalogue, sort_keys=True).encode()).hexdigest()
 
 
 def _layout(adapter: type) -> str:

@@ -25,7 +25,7 @@ import enum
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 Edition = Literal["mini", "paper"]
 Split = Literal["dev", "test"]
+Role = Literal["fit", "query"]
+"""Of a generated picture: methods may learn from it and are tuned on it ("fit"), or it is held out and reported on."""
 
 
 # ---------------------------------------------------------------------------------------- data sets
@@ -102,6 +104,11 @@ class Dataset(ABC):
         self.edition: Edition = edition
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What a run is to tell about the files that were found, a line each."""
+        return ()
+
+    @property
     @abstractmethod
     def concepts(self) -> tuple[Concept, ...]:
         """All concepts, sorted by name."""
@@ -149,7 +156,7 @@ class GenerationCase:
     """The modifier tokens in the prompt, in order; what a method may know of the concepts."""
     variant: str
     """"un-mixed" or "mixed" here; each protocol names its own."""
-    role: Literal["fit", "query"]
+    role: Role
     """"fit": a method may learn from the picture and its attribution table column. "query": held out."""
 
 
@@ -205,6 +212,38 @@ class Access(enum.Flag):
     """Models along the way, or an ensemble."""
     TRAINING = enum.auto()
     """What its observers saw during training, and the generations of the monitored prompts."""
+    TRAJECTORY = enum.auto()
+    """How each query came about: the predicted clean latents along its sampling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """Which models a method reads: `checkpoints` of each of `seeds` trainings on the same images.
+
+    Checkpoints are evenly spaced over a training, the last one at its end. Further seeds are trained for this
+    alone, and the record says what that cost.
+    """
+
+    checkpoints: int = 1
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        if self.checkpoints < 1 or self.seeds < 1:
+            raise MethodError(f"{self} is no ensemble: ask for at least one checkpoint of at least one seed")
+
+    @property
+    def n_models(self) -> int:
+        return self.checkpoints * self.seeds
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """How a picture was sampled: at each timestep the model's guess of the clean latent, first to last."""
+
+    timesteps: np.ndarray
+    """[steps] int64, falling."""
+    estimates: np.ndarray
+    """[steps, channels, height, width] float32: predicted x_0, in the latent scale that the UNet is trained in."""
 
 
 class Study(ABC):
@@ -230,6 +269,27 @@ class Study(ABC):
 
     @property
     @abstractmethod
+    def models(self) -> Iterable[DiffusionModel]:
+        """The ensemble that was asked for: seed by seed, checkpoints from first to last. Needs Access.CHECKPOINTS;
+        for an ensemble of one model Access.GRADIENTS is enough.
+
+        One model at a time is in memory: each is valid until the next is asked for. The last checkpoint of the
+        first seed is the trained model itself, and alone the ensemble of a method that asks for none.
+        """
+
+    @abstractmethod
+    def features(self, features: Features, queries: Queries | None = None) -> Mapping[str, np.ndarray]:
+        """What `features` kept of the training images, or, in `score`, of the queries that are being scored.
+
+        Only for what `AttributionMethod.features()` names.
+        """
+
+    @abstractmethod
+    def trajectory(self, query_id: str) -> Trajectory:
+        """How a query was sampled that is being scored or read. Needs Access.TRAJECTORY."""
+
+    @property
+    @abstractmethod
     def generations(self) -> Queries:
         """Pictures generated for the monitored prompts, to learn from. Needs Access.TRAINING."""
 
@@ -249,8 +309,8 @@ class TrainingObserver(ABC):
     """Raise it when the same fields come to mean another observation."""
 
     @abstractmethod
-    def start(self, model: DiffusionModel, n_train: int) -> Watch:
-        """Called once, before the first step, with the model that is about to be trained."""
+    def start(self, model: DiffusionModel, n_train: int, n_steps: int) -> Watch:
+        """Called once, before the first of `n_steps` optimizer steps, with the model that is about to be trained."""
 
 
 class Watch(ABC):
@@ -341,6 +401,38 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Features(ABC):
+    """What several methods may share of a study: arrays made once for its training images, and once for queries.
+
+    The fields are the identity, as for a method. Each method that names the same features gets the same arrays,
+    and what they cost is counted in full for each. `study.seed` is 0 here, since methods of any seed share the
+    arrays: a seed that matters is a field. Features cannot ask for other features.
+    """
+
+    name: ClassVar[str] = ""
+    """What the progress display calls them ("read <name>"); the class's own name if empty."""
+    needs: ClassVar[Access] = Access.FEATURES
+    version: ClassVar[int] = 1
+    """Raise it when the same fields come to mean other arrays."""
+
+    def ensemble(self) -> Ensemble:
+        """The models that are read. More than one needs Access.CHECKPOINTS, one that or Access.GRADIENTS."""
+        return Ensemble()
+
+    def assets(self) -> str:
+        """What the arrays depend on beyond the fields: a hash of weights that a field names, say."""
+        return ""
+
+    @abstractmethod
+    def of_training(self, study: Study, state: State) -> None:
+        """Keep arrays of `study.train` in `state`. After a kill it is called again with what was written before."""
+
+    @abstractmethod
+    def of_queries(self, study: Study, state: State, queries: Queries) -> None:
+        """Keep arrays of `queries` in `state`. After a kill it is called again with what was written before."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttributionMethod(ABC):
     """A way to score training images for a generated one. Fields = hyper-parameters = identity.
 
@@ -353,6 +445,8 @@ class AttributionMethod(ABC):
     """True if `study.seed` matters; the protocol then averages its metrics over several seeds."""
     control: ClassVar[bool] = False
     """True for a method that is there to be beaten, or to show the value of chance."""
+    at_chance: ClassVar[bool] = False
+    """True for a control that draws anew for every query, so that its expected value is that of chance."""
     version: ClassVar[int] = 1
     """Raise it when the same hyper-parameters come to mean other scores; old results are then not reused."""
 
@@ -371,6 +465,30 @@ class AttributionMethod(ABC):
     def assets(self) -> str:
         """What the scores depend on beyond the fields: a hash of weights that a field names, say."""
         return ""
+
+    def features(self) -> tuple[Features, ...]:
+        """What it reads of training images and queries that other methods may read too (`study.features`)."""
+        return ()
+
+    def ensemble(self) -> Ensemble:
+        """The models that `fit` and `score` read themselves. More than one needs Access.CHECKPOINTS."""
+        return Ensemble()
+
+    def candidates(self) -> tuple[Self, ...]:
+        """This method with each value of what is left to tune, or nothing if all is given.
+
+        The bench picks one by the dev queries, never by the queries that it reports on. `fit` is called on the
+        method itself and serves all candidates, as do its features and its ensemble. Asked after `resolve`.
+        """
+        return ()
+
+    def default_candidate(self) -> int:
+        """Which candidate stands for not tuning; shown beside the tuned one."""
+        return 0
+
+    def score_candidates(self, study: Study, state: State, queries: Queries) -> list[Scores]:
+        """The scores of every candidate, in their order. Override where one pass serves them all."""
+        return [candidate.score(study, state, queries) for candidate in self.candidates()]
 
     def fit(self, study: Study, state: State) -> None:
         """Prepare for queries; keep arrays in `state`. What it costs is timed as `fit_seconds`."""

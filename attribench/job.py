@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 import tomli_w
+from pydantic_core import to_jsonable_python
 
 from attribench import __version__, plugins
 from attribench.diffusion.fingerprint import fingerprint
@@ -34,10 +35,12 @@ from attribench.protocols.protocol import Protocol
 from attribench.results.whole_file import whole_file
 from attribench.study.estimates import estimates
 from attribench.study.plan import StudyPlan
-from attribench.study.steps import SCORES, fit_step, generate_step, observers_of, score_step, train_step
+from attribench.study.runs import MethodRun, StudySteps, check
+from attribench.study.scores import SCORES, read_scores, write_scores
 
 if TYPE_CHECKING:
     from attribench.results.record import Row
+    from attribench.results.tuning import Tuning
 
 RESULTS = ("record.parquet", "per_query.parquet", "manifest.json", "run.toml", "top-five.png", "intervals.png")
 PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
@@ -123,13 +126,12 @@ def _value(text: str) -> Any:
 
 @dataclass
 class MethodSteps:
-    """One method in a run: its score steps per study and seed, or why it is not run."""
+    """One method in a run: its steps per study and seed, or why it is not run."""
 
     plugin: plugins.Plugin
     method: AttributionMethod
     skipped: str | None = None
-    fits: list[tuple[StudyPlan, int, Step]] = field(default_factory=list)
-    scores: list[tuple[StudyPlan, int, Step]] = field(default_factory=list)
+    runs: list[MethodRun] = field(default_factory=list)
 
 
 @dataclass
@@ -141,9 +143,8 @@ class Prepared:
     protocol: Protocol
     device: str
     plans: list[StudyPlan]
-    trainings: dict[str, Step]
+    studies: dict[str, StudySteps]
     """By study id."""
-    generations: dict[str, Step]
     methods: list[MethodSteps]
     store: ArtifactStore
     folder: Path
@@ -151,8 +152,8 @@ class Prepared:
     @property
     def targets(self) -> list[Step]:
         """The steps whose results the run needs."""
-        scores = [step for method in self.methods for _, _, step in method.scores]
-        return [*self.trainings.values(), *self.generations.values(), *scores]
+        made = [step for study in self.studies.values() for step in (*study.trainings, study.pictures)]
+        return [*made, *(step for entry in self.methods for run in entry.runs for step in run.steps)]
 
 
 @dataclass
@@ -180,33 +181,32 @@ def prepare(config: RunConfig) -> Prepared:
     plans = protocol.plans(dataset, model=fingerprint(model), split=config.split, seed=config.seed, limit=config.limit)
     bindings = {"model": model, "dataset": dataset}
     methods = [_resolved(plugin, method, dataset.edition) for plugin, method in chosen]
-    trainings, generations = {}, {}
+    for entry in methods:
+        check(entry.method)
+    active = [entry for entry in methods if entry.skipped is None]
+    studies = {}
     device = _device(config.device)
     for plan in plans:
-        training_cost, generation_cost = estimates(plan, model, device)
-        observers = list(protocol.truth_observers(plan))
-        for entry in methods:
-            if entry.skipped is None:
-                observers += [o for o in observers_of(entry.method, plan) if o not in observers]
-        trained = trainings[plan.id] = train_step(plan, observers, bindings, training_cost)
-        pictures = generations[plan.id] = generate_step(plan, trained, bindings, generation_cost)
-        for entry in methods:
-            if entry.skipped is not None:
-                continue
+        study = studies[plan.id] = StudySteps.of(
+            plan,
+            [entry.method for entry in active],
+            bindings,
+            observers=protocol.truth_observers(plan),
+            estimates=estimates(plan, model, device),
+        )
+        for entry in active:
             for seed in protocol.preset.method_seeds if entry.method.stochastic else (0,):
-                fitted = fit_step(plan, entry.method, seed, trained, pictures, bindings)
-                entry.fits.append((plan, seed, fitted))
-                entry.scores.append((plan, seed, score_step(plan, fitted, pictures, bindings)))
+                entry.runs.append(MethodRun.of(study, entry.method, seed))
     return Prepared(
-        config=config, dataset=dataset, protocol=protocol, device=device, plans=plans,
-        trainings=trainings, generations=generations, methods=methods,
+        config=config, dataset=dataset, protocol=protocol, device=device, plans=plans, studies=studies, methods=methods,
         store=ArtifactStore(config.store or default_store()), folder=config.out or _new_folder(dataset),
     )  # fmt: skip
 
 
 def run(prepared: Prepared, listener: Listener) -> Result:
     """Execute the steps, evaluate what came out, write the run folder."""
-    from attribench.results.evaluation import check, evaluate
+    from attribench.results.evaluation import check_at_chance, evaluate
+    from attribench.results.tuning import tune
 
     started = time.perf_counter()
     _clear(prepared.folder)
@@ -222,14 +222,16 @@ def run(prepared: Prepared, listener: Listener) -> Result:
     )
     failure = _first_failure(prepared, outcomes)
     rows: list[Row] = []
+    tunings: dict[str, Tuning] = {}
     try:
-        rows = evaluate(prepared, outcomes)
-        check(prepared, outcomes)
+        tunings = tune(prepared, outcomes)
+        rows = evaluate(prepared, outcomes, tunings)
+        check_at_chance(prepared)
     except AttribenchError as error:
         failure = failure or error
     seconds = time.perf_counter() - started
-    _write_scores(prepared, outcomes)
-    _write_manifest(prepared, outcomes, seconds)
+    _write_scores(prepared, outcomes, tunings)
+    _write_manifest(prepared, outcomes, tunings, seconds)
     return Result(prepared, prepared.folder, seconds, rows, failure)
 
 
@@ -330,18 +332,23 @@ def _clear(folder: Path) -> None:
         raise UsageError(f"--out {folder}: {error.strerror}; choose another folder") from error
 
 
-def _write_scores(prepared: Prepared, outcomes: dict[Step, Outcome]) -> None:
-    """Copies of the scores, found by method, study and seed."""
+def _write_scores(prepared: Prepared, outcomes: dict[Step, Outcome], tunings: dict[str, Tuning]) -> None:
+    """Copies of the scores, found by method, study and seed; of a tuned method, those of the chosen candidate alone."""
     for entry in prepared.methods:
-        for plan, seed, step in entry.scores:
-            if outcomes[step].ok:
-                target = prepared.folder / "scores" / entry.plugin.name / f"{plan.id}-seed{seed}.safetensors"
-                with whole_file(target) as path:
-                    shutil.copyfile(prepared.store.path(step.keys["scores"]) / SCORES, path)
+        tuning = tunings.get(entry.plugin.name)
+        for of in entry.runs:
+            if not outcomes[of.score].ok or (of.dev is not None and tuning is None):
+                continue
+            target = prepared.folder / "scores" / entry.plugin.name / f"{of.plan.id}-seed{of.seed}.safetensors"
+            made = prepared.store.path(of.score.keys["scores"]) / SCORES
+            with whole_file(target) as path:
+                write_scores(path, read_scores(made, None if tuning is None else tuning.tuned))
 
 
-def _write_manifest(prepared: Prepared, outcomes: dict[Step, Outcome], seconds: float) -> None:
-    """What was run, on what, and where its artifacts lie."""
+def _write_manifest(
+    prepared: Prepared, outcomes: dict[Step, Outcome], tunings: dict[str, Tuning], seconds: float
+) -> None:
+    """What was run, on what, how methods were tuned, and where the artifacts lie."""
     text = json.dumps(
         {
             "attribench": __version__,
@@ -351,6 +358,7 @@ def _write_manifest(prepared: Prepared, outcomes: dict[Step, Outcome], seconds: 
             "plugins": {entry.plugin.name: entry.plugin.origin for entry in prepared.methods},
             "preset": prepared.protocol.preset.model_dump(mode="json"),
             "studies": {plan.id: list(plan.concepts) for plan in prepared.plans},
+            "tuning": to_jsonable_python({name: tuning.curve() for name, tuning in tunings.items()}),
             "steps": [
                 {"step": str(step), "keys": dict(step.keys), "status": outcome.status, "seconds": outcome.seconds}
                 for step, outcome in outcomes.items()

@@ -29,7 +29,7 @@ from attribench.engine.progress import listener_for
 from attribench.engine.run import execute
 from attribench.images import square
 from attribench.results.statistics import estimate
-from attribench.study.granted import generated
+from attribench.study.generated import generated
 
 PENALTY = 1e-2
 
@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     config = job.RunConfig.gather(None, methods=["random"], dataset=options.dataset, params=options.param)
     prepared = job.prepare(config)
-    execute([*prepared.generations.values()], prepared.store, listener=listener_for(False))
+    execute([study.pictures for study in prepared.studies.values()], prepared.store, listener=listener_for(False))
     console = Console(width=120)
     console.print(describe())
     table = Table("study", "concepts", "real, leave one out", "generated, held-out prompts", "generated, all", box=None)
@@ -73,7 +73,7 @@ def probe(prepared, plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     left_out = [
         predict(learned(features, mirrored, labels, leave_out=i), features[i : i + 1])[0] == labels[i] for i in range(len(real))
     ]
-    folder = prepared.store.path(prepared.generations[plan.id].keys["pictures"])
+    folder = prepared.store.path(prepared.studies[plan.id].pictures.keys["pictures"])
     weights = learned(features, mirrored, labels)
     right = {}
     for role in ("query", "fit"):

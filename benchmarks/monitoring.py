@@ -95,7 +95,7 @@ def measure(plan, dataset, batch_size: int, trained: bool, prompts: tuple[str, .
     images = plan.training.images
     epochs = -(-steps // -(-len(images) // batch_size))
     config = replace(plan.training.customization, batch_size=batch_size, epochs=epochs, train_modifiers=trained)
-    watch = Timed([ValueMonitor(prompts=prompts).start(model, len(images))])
+    watch = Timed([ValueMonitor(prompts=prompts).start(model, len(images), config.steps(len(images)))])
     customize(model, images, dataset.load, config, seed=0, watches=[watch])
     step, monitor = np.array(watch.steps[WARM_UP:]), np.array(watch.monitors[0][WARM_UP:])
     low, high = stats.bootstrap(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from attribench.confined import FileFault, is_text, shown
+from attribench.confined import FileFault, is_text, shown, some_shown
+from attribench.editions import Unusable
 from attribench.errors import DatasetError
 from attribench.images import picture_ids, problems, read_rgb
 from attribench.interface import Concept, Dataset, Edition, ImageRecord, Problem, Split
@@ -51,14 +52,14 @@ def default_split(dataset: str, concept: str) -> Split:
 class ConceptFolders(Dataset):
     """A data set with one folder of pictures per concept.
 
-    A concept with fewer than two pictures is left out and reported by `verify`, or, in a data set whose index
-    promises pictures for each, a DatasetError; so are fewer than five that remain.
+    A concept with fewer than two pictures is left out, told in `notices` and reported by `verify`. Where an index
+    promises pictures for each concept it is a DatasetError instead (Unusable), and so are fewer than five concepts.
     """
 
     layout: ClassVar[str]
     """The public layout and where it comes from, for the message that it was not found."""
-    promises_every_concept: ClassVar[bool] = False
-    """Whether an index lists the concepts, so that one without pictures means a damaged copy."""
+    index: ClassVar[str] = ""
+    """The file that lists the concepts, if there is one: then a concept without pictures means a damaged copy."""
 
     def __init__(self, root: Path, edition: Edition, folders: Iterable[ConceptFolder], tables: EditionTables) -> None:
         super().__init__(root, edition)
@@ -67,10 +68,11 @@ class ConceptFolders(Dataset):
         found = {folder.name: self._images_of(folder, tables) for folder in ordered}
         self._images = {name: images for name, images in found.items() if len(images) >= FEWEST_IMAGES}
         self._concepts = tuple(_concept(self.name, folder, tables) for folder in ordered if folder.name in self._images)
-        self._require_enough()
-        self._require_promised(found)
+        self._thin = {name: len(images) for name, images in found.items() if name not in self._images}
         self._found_ids = tuple(image.id for images in found.values() for image in images)
         self._left_out += _rows_without_files(self._found_ids, found, tables)
+        self._require_enough()
+        self._require_promised()
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
@@ -80,12 +82,19 @@ class ConceptFolders(Dataset):
         if concept not in self._images:
             raise DatasetError(
                 f"{self.name} has no usable concept {shown(concept)!r}; take one of its {len(self._images)}: "
-                f"{_some(self._images)}"
+                f"{some_shown(self._images)}"
             )
         return self._images[concept]
 
     def load(self, image_id: str) -> Image:
         return read_rgb(self.root, image_id)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """One line if concepts had to be left out."""
+        if not self._thin:
+            return ()
+        return (f"left out, since a concept needs {FEWEST_IMAGES} pictures: {self._too_thin()}",)
 
     def verify(self) -> list[Problem]:
         return [*self._left_out, *problems(self.root, self._found_ids)]
@@ -113,13 +122,17 @@ class ConceptFolders(Dataset):
             ImageRecord(id=image_id, concept=folder.name, caption=captions.get(image_id, folder.caption)) for image_id in ids
         )
 
-    def _require_promised(self, found: dict[str, tuple[ImageRecord, ...]]) -> None:
-        thin = [name for name in found if name not in self._images]
-        if self.promises_every_concept and thin:
-            others = f" (and {len(thin) - 1} other concepts)" if len(thin) > 1 else ""
-            raise DatasetError(
-                f"{shown(str(self.root))}: the concept {shown(thin[0])}{others} has {len(found[thin[0]])} pictures, and needs "
-                f"{FEWEST_IMAGES}; restore its pictures, or take its entry out of the index"
+    def _too_thin(self) -> str:
+        """How many concepts have too few pictures, and the first of them."""
+        counts = (f"{name} has {count or 'none'}" for name, count in self._thin.items())
+        return f"{len(self._thin)} of {len(self._thin) + len(self._images)} concepts ({some_shown(counts)})"
+
+    def _require_promised(self) -> None:
+        if self.index and self._thin:
+            raise Unusable(
+                f"{shown(str(self.root))}: fewer than {FEWEST_IMAGES} pictures for {self._too_thin()}; "
+                f"restore their pictures, or take their entries out of {self.index}",
+                self,
             )
 
     def _require_enough(self) -> None:
@@ -127,9 +140,10 @@ class ConceptFolders(Dataset):
             return
         found = f"{len(self._concepts)} concepts with at least {FEWEST_IMAGES} pictures"
         first = f"; first fault: {self._left_out[0].file} {self._left_out[0].fault}" if self._left_out else ""
-        raise DatasetError(
+        raise Unusable(
             f"{shown(str(self.root))}: found {found} where {self.name} needs {FEWEST_CONCEPTS}"
-            f"{f' ({_some(self._images)})' if self._images else ''}{first}; expected {self.layout}"
+            f"{f' ({some_shown(self._images)})' if self._images else ''}{first}; expected {self.layout}",
+            self,
         )
 
 
@@ -156,8 +170,3 @@ def _rows_without_files(ids: Iterable[str], concepts: Iterable[str], tables: Edi
         for name in names
     ]
 
-
-def _some(names: Iterable[str], most: int = 5) -> str:
-    """The first few names, for a message of one line."""
-    listed = [shown(name) for name in names]
-    return ", ".join(listed[:most]) + (", …" if len(listed) > most else "")

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
-from attribench.confined import FileFault, confined, fault, read_bytes, read_text, shown
+from attribench.confined import RESTORE, FileFault, confined, fault, read_bytes, read_text, shown
 from attribench.errors import DatasetError
 from attribench.interface import Edition, Problem
 
@@ -23,6 +23,7 @@ REPOSITORY_FOLDER = "customconcept101"
 INDEX_BYTES = 4 * 2**20
 PROMPT_BYTES = 2**20
 MODIFIER = re.compile(r"<new\d+>")
+PROMPTS_PER_CONCEPT = 20
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 Parsed = TypeVar("Parsed")
@@ -92,7 +93,7 @@ class CustomConcept101(ConceptFolders):
     """
 
     name = "customconcept101"
-    promises_every_concept = True
+    index = INDEX
     default_protocol = "between-concepts"
     layout = (
         "dataset.json, prompts/*.txt and benchmark_dataset/{super}_{name}/* (customconcept101/ of "
@@ -129,20 +130,27 @@ class CustomConcept101(ConceptFolders):
         if not (root / INDEX).exists():
             raise DatasetError(f"{shown(str(root))}: has no {INDEX}; expected {self.layout}")
         entries = _parsed(root, INDEX, list[Entry])
-        self._prompts = _prompts_of(root, entries)
+        self._prompt_files = _prompt_files(entries)
         super().__init__(root, edition, self._folders(entries), EditionTables.beside(root))
 
     def prompts(self, concept: str) -> tuple[str, ...]:
-        """The authors' prompts for one concept as templates with `{concept}` (twenty in the public data set)."""
+        """The authors' prompts for one concept as templates with `{concept}`, twenty in the public data set.
+
+        Raises DatasetError if their file is missing or a prompt has no placeholder.
+        """
         self.images(concept)
-        return self._prompts[concept]
+        templates, faults = _templates(self.root, self._prompt_files[concept], {"": "{concept}"})
+        if faults:
+            others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+            raise FileFault(Problem(faults[0].file, faults[0].fault + others, faults[0].remedy))
+        return templates
 
     def compositions(self) -> tuple[Composition, ...]:
-        """The pairs of usable concepts that the authors compose. Raises DatasetError if their files are missing or
+        """The pairs of usable concepts that the authors compose. Raises DatasetError if their index is missing or
         not in the layout.
 
         A prompt that names only one of the two (the public scene_pet.txt has one) would pass for a picture of
-        both, so it is left out and reported by `verify`, as is a pair whose concepts are not both usable.
+        both, so it is left out and reported by `verify`, as is a pair whose concepts or prompts are not usable.
         """
         return self._composed()[0]
 
@@ -151,7 +159,17 @@ class CustomConcept101(ConceptFolders):
             left_out = self._composed()[1]
         except FileFault as error:
             left_out = [error.problem]
-        return [*super().verify(), *left_out]
+        return [*super().verify(), *self._prompt_problems(), *left_out]
+
+    def _prompt_problems(self) -> list[Problem]:
+        found = []
+        for file in sorted(set(self._prompt_files.values())):
+            templates, faults = _templates(self.root, file, {"": "{concept}"})
+            if not faults and len(templates) != PROMPTS_PER_CONCEPT:
+                what = f"holds {len(templates)} prompts, not the {PROMPTS_PER_CONCEPT} of the public data set"
+                faults = [Problem(shown(file), what, RESTORE)]
+            found += faults
+        return found
 
     def _composed(self) -> tuple[tuple[Composition, ...], list[Problem]]:
         usable = {concept.name for concept in self.concepts}
@@ -167,7 +185,8 @@ class CustomConcept101(ConceptFolders):
             if file not in read:
                 read[file], faults = _templates(self.root, file, {"0": "{concept1}", "1": "{concept2}"})
                 left_out += faults
-            compositions.append(Composition((first.concept, second.concept), read[file]))
+            if read[file]:
+                compositions.append(Composition((first.concept, second.concept), read[file]))
         return tuple(compositions), left_out
 
     @classmethod
@@ -203,35 +222,29 @@ def _parsed(root: Path, name: str, shape: type[Parsed]) -> Parsed:
         first, more = error.errors()[0], error.error_count() - 1
         where = "".join(f", {f'entry {part + 1}' if isinstance(part, int) else part}" for part in first["loc"])
         others = f" (and {more} more)" if more else ""
-        raise fault(name + where, f"{shown(first['msg']).removeprefix('Value error, ')}{others}", f"restore the public {name}, or mend it") from error
+        what = f"{shown(first['msg']).removeprefix('Value error, ')}{others}"
+        raise fault(name + where, what, f"restore the public {name}, or mend it") from error
 
 
-def _prompts_of(root: Path, entries: Sequence[Entry]) -> dict[str, tuple[str, ...]]:
-    """The prompt templates by concept. Raises DatasetError for the first fault, and says how many there are."""
-    read: dict[str, tuple[str, ...]] = {}
-    faults: list[Problem] = []
-    for file in sorted({entry.prompt_filename for entry in entries}):
-        try:
-            read[file], wrong = _templates(root, file, {"": "{concept}"})
-        except FileFault as error:
-            wrong = [error.problem]
-        faults += wrong
-    if faults:
-        others = f" (and {len(faults) - 1} more faults in the prompt files)" if len(faults) > 1 else ""
-        raise FileFault(Problem(faults[0].file, faults[0].fault + others, faults[0].remedy))
-    by_concept: dict[str, tuple[str, ...]] = {}
+def _prompt_files(entries: Sequence[Entry]) -> dict[str, str]:
+    """The file of prompts by concept. Raises DatasetError for a concept that is listed twice."""
+    files: dict[str, str] = {}
     for entry in entries:
-        if entry.concept in by_concept:
+        if entry.concept in files:
             raise fault(INDEX, f"lists the concept {shown(entry.concept)!r} twice", "remove one of the two entries")
-        by_concept[entry.concept] = read[entry.prompt_filename]
-    return by_concept
+        files[entry.concept] = entry.prompt_filename
+    return files
 
 
 def _templates(root: Path, file: str, names: dict[str, str]) -> tuple[tuple[str, ...], list[Problem]]:
-    """The prompts of one file with its placeholders renamed by `names`, and the lines that lack one of them."""
+    """The prompts of one file with its placeholders renamed by `names`, and what is wrong with the file or its lines."""
+    try:
+        lines = read_text(root, file, PROMPT_BYTES).splitlines()
+    except FileFault as error:
+        return (), [error.problem]
     templates, faults = [], []
     wanted = " and ".join(f"{{{name}}}" for name in names)
-    for number, line in enumerate(read_text(root, file, PROMPT_BYTES).splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         placeholders = set(PLACEHOLDER.findall(line))
@@ -241,5 +254,5 @@ def _templates(root: Path, file: str, names: dict[str, str]) -> tuple[tuple[str,
             what = f"the prompt has not {wanted} as its placeholder{'s' if len(names) > 1 else ''}"
             faults.append(Problem(f"{shown(file)} line {number}", what, f"write {wanted} where the concept goes, or remove it"))
     if not templates and not faults:
-        raise fault(file, "holds no prompt", f"write one prompt a line, each with {wanted}")
+        faults.append(Problem(shown(file), "holds no prompt", f"write one prompt a line, each with {wanted}"))
     return tuple(templates), faults

@@ -26,6 +26,7 @@ class Random(AttributionMethod):
     name: ClassVar[str] = "random"
     stochastic: ClassVar[bool] = True
     control: ClassVar[bool] = True
+    at_chance: ClassVar[bool] = True
 
     def score(self, study: Study, state: State, queries: Queries) -> Scores:
         by_id = np.argsort(study.train.ids)

@@ -9,9 +9,12 @@ from attribench.cli.list import list_plugins
 from attribench.cli.plugins import show_plugins
 from attribench.cli.run import run
 from attribench.cli.show import show
+from attribench.cli.usage import Verbs
+from attribench.cli.verify import verify
 
 app = typer.Typer(
     name="attribench",
+    cls=Verbs,
     help="Benchmark of training-data attribution methods for text-to-image diffusion models.",
     no_args_is_help=True,
     add_completion=False,
@@ -33,6 +36,7 @@ def options(
 
 
 app.command("run")(run)
-app.command("list")(list_plugins)
 app.command("show")(show)
+app.command("list")(list_plugins)
+app.command("verify")(verify)
 app.command("plugins")(show_plugins)

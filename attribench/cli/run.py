@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from attribench.job import Prepared
 
 Opt = typer.Option
 
@@ -47,6 +50,7 @@ def run(
         workers=workers, scheduler=scheduler, store=store, out=out,
     )  # fmt: skip
     prepared = job.prepare(config)
+    _require_pictures(prepared)
     if dry_run:
         screen.dry_run(prepared, as_json=json)
         return
@@ -59,3 +63,16 @@ def run(
     screen.result(result, as_json=json)
     if result.failure is not None:
         raise result.failure
+
+
+def _require_pictures(prepared: Prepared) -> None:
+    """Find damaged pictures before anything is trained, and not at the training that comes upon them."""
+    from attribench.cli.looking import looking
+    from attribench.editions import require_readable
+    from attribench.engine.plan import make_plan
+
+    if not make_plan(prepared.targets, prepared.store).to_run:
+        return
+    image_ids = {image.id for plan in prepared.plans for image in plan.training.images}
+    with looking(len(image_ids)) as look:
+        require_readable(prepared.dataset, image_ids, look)

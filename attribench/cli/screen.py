@@ -40,6 +40,8 @@ def announce(prepared: Prepared, *, quiet: bool) -> None:
         console.print(f"[bold]{prepared.dataset.name}[/bold], {MINI_NOTICE}")
     else:
         console.print(f"[bold]{prepared.dataset.name}[/bold], paper edition from {prepared.dataset.root}", highlight=False)
+    for notice in prepared.dataset.notices:
+        console.print(notice, markup=False, highlight=False, soft_wrap=True)
     methods = ", ".join(e.plugin.name for e in prepared.methods if not e.method.control)
     console.print(
         f"{prepared.protocol.name}: {len(prepared.plans)} studies of {len(plan.concepts)} concepts, "

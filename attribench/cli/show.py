@@ -9,7 +9,7 @@ import typer
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="A run folder (it holds record.parquet).")],
+    run: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="A run folder (it holds record.parquet).")],
     json: Annotated[bool, typer.Option("--json", help="The rows, one JSON object a line.")] = False,
 ) -> None:
     """Show the table of a finished run, after checking the record's invariants."""

@@ -7,79 +7,24 @@ Kumari et al., "Multi-concept customization of text-to-image diffusion", CVPR 20
 the token table has no gradient, so weight decay cannot move it; every modifier token has its own parameter,
 so none loses its gradient; and training images are rows in the order of their ids, never of a directory.
 
-Randomness belongs to the sample: the order of an epoch, and each sample's view, timestep and noise, are
-functions of (seed, epoch, image id). Observers are called after every optimizer step and change nothing.
+What a step sees is in `samples`, and belongs to the sample. Observers are called after every optimizer step and
+change nothing. `stacked` trains many models at once, with the same result.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from attribench.diffusion import augmentation, noise
 from attribench.diffusion.config import CustomizationConfig
 from attribench.diffusion.model import DiffusionModel
+from attribench.diffusion.samples import Sample, Samples, batches
 from attribench.errors import ModelError
-from attribench.images import square
 from attribench.interface import TrainImage, Watch
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """One training image made ready for one epoch."""
-
-    prompt: str
-    latent: Tensor
-    mask: Tensor
-    timestep: int
-    noise: Tensor
-
-
-class _Samples:
-    """Turns (epoch, row) into a training sample; keeps latents that do not change between epochs."""
-
-    def __init__(self, model: DiffusionModel, images: Sequence[TrainImage], load: Callable[[str], Image.Image],
-                 config: CustomizationConfig, seed: int) -> None:  # fmt: skip
-        self.model, self.images, self.config, self.seed = model, images, config, seed
-        self.pictures = [square(load(image.id), model.resolution) for image in images]
-        self._moments: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
-
-    def __call__(self, epoch: int, row: int) -> _Sample:
-        image = self.images[row]
-        random = noise.draws("customization", self.seed, epoch, image.id)
-        flip = self.config.flips and bool(random.integers(2))
-        timestep = int(random.integers(self.model.n_timesteps))
-        picture = self.pictures[row].transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else self.pictures[row]
-        if self.config.augmentation == "custom-diffusion":
-            view = augmentation.custom_diffusion(picture, image.prompt, random)
-            mean, std = self._encode(view.picture)
-        else:
-            view = augmentation.whole(picture, image.prompt)
-            if (row, flip) not in self._moments:
-                self._moments[row, flip] = self._encode(picture)
-            mean, std = self._moments[row, flip]
-        shape = self.model.latent_shape
-        if self.config.vae_posterior == "sample":
-            posterior = noise.normal(shape, "posterior", self.seed, epoch, image.id)
-            latent = mean + std * posterior.to(mean.device)
-        else:
-            latent = mean
-        mask = augmentation.latent_mask(view.box, self.model.resolution, self.model.downscale)
-        return _Sample(
-            view.prompt,
-            latent,
-            torch.from_numpy(mask)[None].to(mean.device),
-            timestep,
-            noise.normal(shape, "noise", self.seed, epoch, image.id).to(mean.device),
-        )
-
-    def _encode(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
-        mean, std = self.model.latent_moments(self.model.pixels([picture]))
-        return mean[0], std[0]
 
 
 def customize(
@@ -97,60 +42,61 @@ def customize(
     `images` are the rows that observers are told of; `load` gives the picture of an image id. The modifiers
     must have been added to the model. Raises ModelError when the loss stops being finite.
     """
-    if not images:
-        raise ModelError("nothing to customize on: the list of training images is empty; choose other concepts")
-    samples = _Samples(model, images, load, config, seed)
-    groups = _trainable(model, config)
-    optimizer = _optimizer(groups, config)
+    samples = Samples(model, images, load, config)
+    projections, modifiers = _trainable(model, config)
+    optimizer = optimizer_of(projections, modifiers, config)
     hooks = _detach_first_token(model) if config.detach_first_token else []
     total = config.steps(len(images))
     losses: list[float] = []
     try:
-        for epoch in range(config.epochs):
-            order = noise.draws("order", seed, epoch).permutation(len(images))
-            for start in range(0, len(images), config.batch_size):
-                rows = [int(row) for row in order[start : start + config.batch_size]]
-                batch = [samples(epoch, row) for row in rows]
-                losses.append(_step(model, optimizer, batch))
-                if losses[-1] != losses[-1] or losses[-1] == float("inf"):
-                    raise ModelError(
-                        f"the customization loss became {losses[-1]} at step {len(losses)}; lower the learning rate"
-                    )
-                for watch in watches:
-                    watch.after_step(rows)
-                report(len(losses), total, losses[-1])
+        for rows, draws in batches(images, config, seed):
+            batch = [samples([draw])[0] for draw in draws]  # one by one: the VAE's rounding depends on its batch
+            losses.append(_step(model, optimizer, batch))
+            require_finite(losses)
+            for watch in watches:
+                watch.after_step(rows)
+            report(len(losses), total, losses[-1])
     finally:
         for hook in hooks:
             hook.remove()
-        for group in groups:
-            for parameter in group["params"]:
-                parameter.requires_grad_(False)
-                parameter.grad = None
+        for parameter in (*projections, *modifiers):
+            parameter.requires_grad_(False)
+            parameter.grad = None
     return losses
 
 
-def _trainable(model: DiffusionModel, config: CustomizationConfig) -> list[dict]:
+def require_finite(losses: Sequence[float]) -> None:
+    """Raises ModelError when the last of a training's losses is not finite."""
+    if not math.isfinite(losses[-1]):
+        raise ModelError(f"the customization loss became {losses[-1]} at step {len(losses)}; lower the learning rate")
+
+
+def _trainable(model: DiffusionModel, config: CustomizationConfig) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The projections and the modifiers that ask for a gradient from now on."""
     projections = [layer.weight for layer in model.key_value_layers().values()]
-    groups = [{"params": projections, "lr": config.learning_rate}]
-    if config.train_modifiers and model.modifiers:
-        rate = config.learning_rate if config.modifier_learning_rate is None else config.modifier_learning_rate
-        groups.append({"params": list(model.modifiers.values()), "lr": rate})
     for modifier in model.modifiers.values():
         modifier.requires_grad_(False)
-    for group in groups:
-        for parameter in group["params"]:
-            parameter.requires_grad_(True)
-    return groups
+    modifiers = list(model.modifiers.values()) if config.train_modifiers else []
+    for parameter in (*projections, *modifiers):
+        parameter.requires_grad_(True)
+    return projections, modifiers
 
 
-def _optimizer(groups: list[dict], config: CustomizationConfig) -> torch.optim.Optimizer:
+def optimizer_of(
+    projections: Sequence[Tensor], modifiers: Sequence[Tensor], config: CustomizationConfig, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
+    """The configured optimizer, with the modifiers' own learning rate; `fused` as in torch."""
+    groups = [{"params": list(projections), "lr": config.learning_rate}]
+    if modifiers:
+        rate = config.learning_rate if config.modifier_learning_rate is None else config.modifier_learning_rate
+        groups.append({"params": list(modifiers), "lr": rate})
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.SGD(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return kind(groups, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+    return kind(groups, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay, fused=fused)
 
 
-def _step(model: DiffusionModel, optimizer: torch.optim.Optimizer, batch: Sequence[_Sample]) -> float:
+def _step(model: DiffusionModel, optimizer: torch.optim.Optimizer, batch: Sequence[Sample]) -> float:
     timesteps = torch.tensor([sample.timestep for sample in batch], device=model.device)
     loss = model.loss(
         torch.stack([sample.latent for sample in batch]),
@@ -165,8 +111,13 @@ def _step(model: DiffusionModel, optimizer: torch.optim.Optimizer, batch: Sequen
     return loss.item()
 
 
+def without_first_token(output: Tensor) -> Tensor:
+    """Keys or values [n, length, width] whose start token is a constant of the step, as in the public processor."""
+    return torch.cat([output[:, :1].detach(), output[:, 1:]], dim=1)
+
+
 def _detach_first_token(model: DiffusionModel) -> list[torch.utils.hooks.RemovableHandle]:
     def hook(_layer: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-        return torch.cat([output[:, :1].detach(), output[:, 1:]], dim=1)
+        return without_first_token(output)
 
     return [layer.register_forward_hook(hook) for layer in model.key_value_layers().values()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,17 @@ class ModifierEmbedding(nn.Module):
             if here.any():
                 embedded = torch.where(here[..., None], vector, embedded)
         return embedded
+
+
+class _TellingScheduler(DDIMScheduler):
+    """DDIM that also tells what it takes the clean latents for (predicted x_0, equation 12 of the DDIM paper) at each step."""
+
+    estimates: list[Tensor]
+
+    def step(self, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        previous, estimate = super().step(*args, **options | {"return_dict": False})
+        self.estimates.append(estimate)
+        return previous, estimate
 
 
 class DiffusionModel:
@@ -213,6 +225,12 @@ class DiffusionModel:
 
     # ------------------------------------------------------------------------------------- sampling
 
+    def sampling_timesteps(self, steps: int) -> Tensor:
+        """The timesteps [steps] int64 at which `sample` asks the UNet, falling."""
+        scheduler = DDIMScheduler.from_config(self.scheduler.config)
+        scheduler.set_timesteps(steps)
+        return scheduler.timesteps
+
     @torch.no_grad()
     def sample(
         self,
@@ -222,14 +240,20 @@ class DiffusionModel:
         steps: int,
         guidance: float,
         report: Callable[[], None] = lambda: None,
+        estimates: list[Tensor] | None = None,
     ) -> list[Image.Image]:
-        """One picture per prompt by DDIM (eta 0) with classifier-free guidance from `noise` [n, c, h, w]."""
+        """One picture per prompt by DDIM (eta 0) with classifier-free guidance from `noise` [n, c, h, w].
+
+        `estimates` receives, for each of `sampling_timesteps(steps)`, the predicted clean latents [n, c, h, w].
+        """
+        scheduler = _TellingScheduler.from_config(self.scheduler.config)
+        scheduler.estimates = [] if estimates is None else estimates
         pipeline = StableDiffusionPipeline(
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
             unet=self.unet,
-            scheduler=DDIMScheduler.from_config(self.scheduler.config),
+            scheduler=scheduler,
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

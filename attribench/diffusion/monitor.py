@@ -64,7 +64,7 @@ class ValueMonitor(TrainingObserver):
             twice = next(prompt for prompt in self.prompts if self.prompts.count(prompt) > 1)
             raise MethodError(f"the prompt {twice!r} is monitored twice; give each prompt once and share its column")
 
-    def start(self, model: DiffusionModel, n_train: int) -> Watch:
+    def start(self, model: DiffusionModel, n_train: int, n_steps: int) -> Watch:
         kind = {"none": _StepWatch, "momentum": _GradientWatch}[self.correction]
         with torch.no_grad():
             return kind(self, model, n_train)

@@ -27,7 +27,7 @@ from typing import Any
 
 from attribench.engine.claim import Claim
 from attribench.engine.identity import NotHashable, qualified_name, token
-from attribench.engine.store import RESUME, ArtifactStore
+from attribench.engine.store import ArtifactStore
 from attribench.errors import MethodError, UsageError
 
 
@@ -200,9 +200,3 @@ class StepContext:
         if name not in self.claims:
             self.claims[name] = self._store.claim(self._job.keys[name])
         return self.claims[name].folder
-
-    def resume(self, name: str) -> Path:
-        """A folder for checkpoints of an unfinished output: there after a kill, never part of the artifact."""
-        folder = self.out(name) / RESUME
-        folder.mkdir(exist_ok=True)
-        return folder

@@ -32,8 +32,6 @@ FORMAT = 1
 """Version of the layout above. A store of another version is refused, never guessed at."""
 
 MANIFEST = "manifest.json"
-RESUME = ".resume"
-"""A subfolder of a scratch folder for what only a resumed step needs; dropped when the artifact is made."""
 
 
 class DiskFull(StoreError):
@@ -131,7 +129,6 @@ class ArtifactStore:
         Raises StoreError for files that cannot be part of an artifact, DiskFull if there is no room.
         """
         target = self._folder(claim.key)
-        shutil.rmtree(claim.folder / RESUME, ignore_errors=True)
         (claim.folder / MANIFEST).unlink(missing_ok=True)
         entry = {
             "key": claim.key,

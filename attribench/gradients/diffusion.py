@@ -135,9 +135,7 @@ class GradientReader:
             squares += [factor.matrix().square().sum(dim=(1, 2)) for factor in per_row.values()]
             norm = torch.stack(squares).sum(dim=0).sqrt()
             weights = torch.where(norm > 0, weights / norm, 0.0)
-        factors = {
-            name: recorded.factor(k, weights, same_input=name.endswith(_PROMPT_LAYER)) for name, recorded in seen.items()
-        }
+        factors = {name: recorded.factor(k, weights, same_input=name.endswith(_PROMPT_LAYER)) for name, recorded in seen.items()}
         factors |= self._vmap_factors(rows, weights, k)
         return {name: factors[name] for name in self.layers}, errors[0].unflatten(0, (len(batch), k))
 

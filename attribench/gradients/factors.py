@@ -169,9 +169,7 @@ class Recorded:
             g = g.flatten(1, -2) if g.dim() > 2 else g[:, None]  # [N, positions, …]
             if same_input:
                 return PositionsFactor(x[::rows], g.unflatten(0, (-1, rows)).sum(dim=1), bias)
-            return PositionsFactor(
-                x.unflatten(0, (-1, rows)).flatten(1, 2), g.unflatten(0, (-1, rows)).flatten(1, 2), bias
-            )
+            return PositionsFactor(x.unflatten(0, (-1, rows)).flatten(1, 2), g.unflatten(0, (-1, rows)).flatten(1, 2), bias)
         return MatrixFactor(_normalization_gradient(self.layer, self.input, g).unflatten(0, (-1, rows)).sum(dim=1))
 
 

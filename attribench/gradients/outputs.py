@@ -13,9 +13,7 @@ from torch import Tensor
 OutputFunction = Literal["loss", "mean-squared-l2-norm", "mean", "l1-norm", "l2-norm", "linf-norm", "weighted-mse"]
 
 
-def output(
-    name: OutputFunction, prediction: Tensor, target: Tensor, timesteps: Tensor, alphas_cumprod: Tensor
-) -> Tensor:
+def output(name: OutputFunction, prediction: Tensor, target: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
     """One number per row, [n], from predictions and targets [n, …] at `timesteps` [n]; differentiable.
 
     `alphas_cumprod` [T] is ᾱ of the noise schedule; only weighted-mse looks at it.
@@ -34,7 +32,7 @@ def output(
             return e.square().sum(dim=1).sqrt()
         case "linf-norm":
             return e.abs().amax(dim=1)
-        case "weighted-mse":  # the weight that the variational bound gives the loss (Ho et al. 2020, Eq. 12 with σ² = β)
+        case "weighted-mse":  # the weight that the variational bound gives the loss (Ho et al. 2020, with σ² = β)
             return variational_weight(alphas_cumprod)[timesteps] * squared_error(prediction, target)
 
 

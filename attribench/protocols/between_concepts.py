@@ -31,13 +31,13 @@ from attribench.interface import (
     Dataset,
     GenerationCase,
     Metric,
+    Role,
     Split,
     TrainImage,
     TrainingObserver,
     Truth,
 )
 from attribench.protocols.protocol import Preset, Protocol
-from attribench.study.granted import prompts_of
 from attribench.study.plan import StudyPlan, Training
 
 UN_MIXED, MIXED = "un-mixed", "mixed"
@@ -212,10 +212,12 @@ class BetweenConcepts(Protocol):
     # -------------------------------------------------------------------------------------- truth
 
     def truth_observers(self, plan: StudyPlan) -> tuple[TrainingObserver, ...]:
-        return (ValueMonitor(prompts=prompts_of(plan)),)
+        return (ValueMonitor(prompts=plan.prompts),)
 
-    def truth(self, plan: StudyPlan, observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]]) -> Truth:
-        queries = plan.roles("query")
+    def truth(
+        self, plan: StudyPlan, observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]], role: Role = "query"
+    ) -> Truth:
+        queries = plan.roles(role)
         images = plan.training.images
         relevant = np.array([[image.concept in case.concepts for image in images] for case in queries])
         (monitor,) = self.truth_observers(plan)
@@ -241,6 +243,10 @@ class BetweenConcepts(Protocol):
             metric["average_precision"](),
             metric["spearman_with_table"](),
         ]
+
+    def tuning_metric(self, variant: str) -> Metric:
+        """Average precision: it moves with every place of every image, where recall at K mostly stands still."""
+        return plugins.find("metric", "average_precision").load()()
 
 
 def _limited(cases: list[GenerationCase], limit: int | None) -> list[GenerationCase]:

@@ -15,7 +15,7 @@ import numpy as np
 import pydantic
 
 from attribench.errors import UsageError
-from attribench.interface import Dataset, Metric, Split, TrainingObserver, Truth
+from attribench.interface import Dataset, Metric, Role, Split, TrainingObserver, Truth
 from attribench.study.plan import StudyPlan
 
 
@@ -67,9 +67,15 @@ class Protocol(ABC):
         """What must be seen of the training to know the truth."""
 
     @abstractmethod
-    def truth(self, plan: StudyPlan, observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]]) -> Truth:
-        """The truth of the plan's queries, in the order of `plan.roles("query")`."""
+    def truth(
+        self, plan: StudyPlan, observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]], role: Role = "query"
+    ) -> Truth:
+        """The truth of the plan's queries, in the order of `plan.roles(role)`; by role "fit", of its dev queries."""
 
     @abstractmethod
     def metrics(self, variant: str) -> list[Metric]:
         """What is measured for the queries of a variant; the first one is what the table is sorted by."""
+
+    def tuning_metric(self, variant: str) -> Metric:
+        """By what the candidates of a method are told apart on the dev queries of a variant."""
+        return self.metrics(variant)[0]

@@ -137,8 +137,8 @@ PANEL_WIDTH, METHOD_HEIGHT, PANEL_HEAD, LABELS_WIDTH, PLOT_HEAD = 2.7, 0.3, 0.95
 def interval_plot(path: Path, rows: Sequence[Row]) -> None:
     """Write a PNG: for each variant (down) and metric (across) every method's value, 95 % interval and chance.
 
-    Methods are sorted as in the table. Methods without a value are left out. Raises StoreError if it cannot be
-    written.
+    Methods are sorted as in the table, and hollow where they are not ranked. Methods without a value are left out.
+    Raises StoreError if it cannot be written.
     """
     with_value = [row for row in rows if row.value is not None]
     names = dict.fromkeys(row.variant for row in with_value)
@@ -186,7 +186,7 @@ def _panel(axes: Axes, metric: str, rows: Sequence[Row], *, with_labels: bool) -
         colour = GREY if row.control else BLUE
         if row.low is not None:
             axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
-        axes.plot([row.value], [place], "o", color=colour, markersize=6)
+        axes.plot([row.value], [place], "o", color=colour, markersize=6, markerfacecolor=colour if row.competes else "white")
     chance = next((row.chance for row in found.values() if row.chance is not None), None)
     if chance is not None:
         axes.axvline(chance, color=RED, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)

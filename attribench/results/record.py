@@ -1,7 +1,8 @@
 """The record of a run: one typed row per method × variant × metric, and the values of every query beside it.
 
     record.parquet      the rows; `params` is JSON text
-    per_query.parquet   method, variant, metric, study, query_id, method_seed, value, chance, ceiling
+    per_query.parquet   method, tuning, variant, metric, study, query_id, method_seed, value, chance, ceiling;
+                        tuning is empty for a method with nothing to tune
 
 A record is checked when it is written and when it is read: types, columns, and what must hold of any such numbers
 (a correlation lies in [-1, 1], recall@K does not fall as K grows, an interval holds its value …). What each metric's
@@ -30,6 +31,9 @@ from attribench.results.whole_file import whole_file
 RECORD = "record.parquet"
 PER_QUERY = "per_query.parquet"
 ROUNDING = 1e-9
+COSTS = ("fit_seconds", "query_seconds", "peak_bytes", "bytes_per_train_image", "extra_training_seconds")
+Standing = Literal["tuned", "default", "oracle"]
+"""Which candidate of a tuned method a row shows: `attribench.results.tuning` says how each is chosen."""
 
 
 class Row(pydantic.BaseModel):
@@ -39,7 +43,9 @@ class Row(pydantic.BaseModel):
 
     method: str
     params: dict[str, Any]
-    """The method's fields, "auto" made concrete."""
+    """The method's fields, "auto" made concrete; of a tuned method, those of the candidate that the row shows."""
+    tuning: Standing | None = None
+    """Which candidate of a tuned method the row shows; None for a method with nothing to tune."""
     control: bool
     plugin: str
     """Where the method came from: "attribench-diffusion 0.1.0", or "file NAME.py sha256:…"."""
@@ -61,15 +67,20 @@ class Row(pydantic.BaseModel):
     ceiling: float | None = None
     """What the truth itself would get as scores, over the same queries."""
     rank: int | None = None
-    """1 + the number of methods that are better beyond doubt; None over one study."""
+    """1 + the number of methods that are better beyond doubt; None over one study, and for default and oracle."""
     n_queries: int = 0
     n_studies: int = 0
     seed: int
+    n_models: int = 1
+    """Models of each study that the method could read: checkpoints times seeds."""
     fit_seconds: float | None = None
+    """With the features of training images that it shares with other methods."""
     query_seconds: float | None = None
-    """Of one query."""
+    """Of one query, with its features, and with all candidates if it was tuned."""
     peak_bytes: int | None = None
     bytes_per_train_image: float | None = None
+    extra_training_seconds: float | None = None
+    """Of the trainings by further seeds that its ensemble needs, a study."""
     device: str
     status: Literal["ok", "unavailable", "failed"]
     reason: str | None = None
@@ -87,13 +98,19 @@ class Row(pydantic.BaseModel):
 
     @property
     def label(self) -> str:
-        """The method as tables and pictures name it: with its encoder, if it has one."""
+        """The method as tables and pictures name it: with its encoder, if it has one, and how it was tuned."""
         encoder = self.params.get("encoder")
-        return f"{self.method} ({encoder})" if isinstance(encoder, str) and encoder else self.method
+        said = [word for word in (encoder, self.tuning) if isinstance(word, str) and word]
+        return f"{self.method} ({', '.join(said)})" if said else self.method
+
+    @property
+    def competes(self) -> bool:
+        """Whether it is ranked and compared with other methods."""
+        return self.tuning in (None, "tuned")
 
 
 _PER_QUERY_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("method", "variant", "metric", "study", "query_id")]
+    [(name, pa.string()) for name in ("method", "tuning", "variant", "metric", "study", "query_id")]
     + [("method_seed", pa.int64()), ("value", pa.float64()), ("chance", pa.float64()), ("ceiling", pa.float64())]
 )
 
@@ -181,10 +198,10 @@ def to_json_lines(rows: Iterable[Row]) -> Iterator[str]:
 
 def check(rows: Iterable[Row]) -> None:
     """Raise StoreError, naming the row, unless the rows can be the numbers of a run."""
-    at_k: dict[tuple[str, ...], list[tuple[int, Row]]] = defaultdict(list)
+    at_k: dict[tuple[str | None, ...], list[tuple[int, Row]]] = defaultdict(list)
     seen = set()
     for row in rows:
-        key = (row.method, _params_text(row), row.variant, row.split, row.metric)
+        key = (row.method, _params_text(row), row.tuning, row.variant, row.split, row.metric)
         if key in seen:
             raise _impossible(row, "comes twice")
         seen.add(key)
@@ -219,9 +236,9 @@ def _check_numbers(row: Row) -> None:
         raise _impossible(row, "has half an interval")
     if row.low is not None and not row.low - ROUNDING <= row.value <= row.high + ROUNDING:
         raise _impossible(row, f"has the interval [{row.low}, {row.high}] around {row.value}")
-    if row.rank is not None and row.rank < 1:
-        raise _impossible(row, f"has rank {row.rank}")
-    for name in ("n_queries", "n_studies", "fit_seconds", "query_seconds", "peak_bytes", "bytes_per_train_image"):
+    if row.rank is not None and (row.rank < 1 or not row.competes):
+        raise _impossible(row, f"has rank {row.rank}" + ("" if row.competes else f", though it shows the {row.tuning} values"))
+    for name in ("n_queries", "n_studies", "n_models", *COSTS):
         if (getattr(row, name) or 0) < 0:
             raise _impossible(row, f"has {name} = {getattr(row, name)}")
 

@@ -14,7 +14,7 @@ interval at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -43,8 +43,8 @@ class Estimate:
 class Difference:
     """Mean of `first` minus mean of `second` on the same queries, with its paired interval."""
 
-    first: str
-    second: str
+    first: Hashable
+    second: Hashable
     value: float
     low: float
     high: float
@@ -116,7 +116,7 @@ def estimate(values: Sequence[float], studies: Sequence[str], *, resamples: int 
 
 
 def compare(
-    values_by_method: Mapping[str, Sequence[float]],
+    values_by_method: Mapping[Hashable, Sequence[float]],
     studies: Sequence[str],
     *,
     resamples: int = 2000,
@@ -172,8 +172,8 @@ def _holm(p: np.ndarray) -> np.ndarray:
 
 
 def ranks(
-    methods: Iterable[str], differences: Iterable[Difference], *, higher_is_better: bool = True
-) -> dict[str, int | None]:
+    methods: Iterable[Hashable], differences: Iterable[Difference], *, higher_is_better: bool = True
+) -> dict[Hashable, int | None]:
     """rank = 1 + the number of methods that are better beyond doubt.
 
     A method is better beyond doubt than another when the interval of their difference lies wholly on its side of 0
@@ -184,7 +184,7 @@ def ranks(
     rank: None.
     """
     differences = list(differences)
-    rank: dict[str, int | None] = dict.fromkeys(methods, 1)
+    rank: dict[Hashable, int | None] = dict.fromkeys(methods, 1)
     if any(np.isnan(d.low) for d in differences):
         return dict.fromkeys(rank)
     for d in differences:

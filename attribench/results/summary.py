@@ -10,8 +10,8 @@ from attribench.results.statistics import compare, estimate, ranks
 
 
 def over_seeds(per_query: pd.DataFrame) -> pd.DataFrame:
-    """One row per method, variant, metric, study and query: value, chance and ceiling averaged over seeds."""
-    keys = ["method", "variant", "metric", "study", "query_id"]
+    """One row per method, tuning, variant, metric, study and query: value, chance and ceiling averaged over seeds."""
+    keys = ["method", "tuning", "variant", "metric", "study", "query_id"]
     return per_query.groupby(keys, as_index=False, sort=False)[["value", "chance", "ceiling"]].mean()
 
 
@@ -22,27 +22,34 @@ def summary(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What the record shows: one row per method × variant × metric, in the order in which they first come.
+    """What the record shows: one row per method × tuning × variant × metric, in the order in which they first come.
 
-    From values per query (method, variant, metric, study, query_id, method_seed, value, chance, ceiling), first averaged over
-    the method's seeds. Gives method, variant, metric, value, low, high, chance, ceiling, rank, n_queries, n_studies.
-    `lower_is_better` names the metrics of which less is more.
+    From values per query (method, tuning, variant, metric, study, query_id, method_seed, value, chance, ceiling), first
+    averaged over the method's seeds. Gives method, tuning, variant, metric, value, low, high, chance, ceiling, rank,
+    n_queries, n_studies. `lower_is_better` names the metrics of which less is more.
+
+    `tuning` is "" for a method with nothing to tune. Of one that was tuned only the tuned row is compared with the
+    other methods: its default and oracle rows have no rank.
     """
     rows = []
     lower_is_better = frozenset(lower_is_better)
     for (variant, metric), group in over_seeds(per_query).groupby(["variant", "metric"], sort=False):
-        methods = list(dict.fromkeys(group["method"]))
-        table = group.pivot(index=["study", "query_id"], columns="method", values="value")
+        methods = list(dict.fromkeys(zip(group["method"], group["tuning"], strict=True)))
+        table = group.pivot(index=["study", "query_id"], columns=["method", "tuning"], values="value")
         study = table.index.get_level_values("study").to_numpy()
-        defined = {name: table[name].to_numpy() for name in methods if table[name].notna().any()}
+        competing = [(name, tuning) for name, tuning in methods if tuning in ("", "tuned")]
+        defined = {method: table[method].to_numpy() for method in competing if table[method].notna().any()}
         differences = compare(defined, study, resamples=resamples, seed=seed)
         rank = ranks(defined, differences, higher_is_better=metric not in lower_is_better)
-        for name in methods:
-            found = estimate(table[name].to_numpy(), study, resamples=resamples, seed=seed)
-            known = group.loc[(group["method"] == name) & group["value"].notna(), ["chance", "ceiling"]].mean()
+        for method in methods:
+            name, tuning = method
+            found = estimate(table[method].to_numpy(), study, resamples=resamples, seed=seed)
+            own = (group["method"] == name) & (group["tuning"] == tuning)
+            known = group.loc[own & group["value"].notna(), ["chance", "ceiling"]].mean()
             rows.append(
                 {
                     "method": name,
+                    "tuning": tuning,
                     "variant": variant,
                     "metric": metric,
                     "value": found.value,
@@ -50,7 +57,7 @@ def summary(
                     "high": found.high,
                     "chance": known["chance"],
                     "ceiling": known["ceiling"],
-                    "rank": rank.get(name),
+                    "rank": rank.get(method),
                     "n_queries": found.n_queries,
                     "n_studies": found.n_studies,
                 }

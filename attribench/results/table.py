@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -19,12 +20,16 @@ from rich.text import Text
 
 from attribench.confined import shown
 from attribench.results.published import published
-from attribench.results.record import Row
+from attribench.results.record import Row, Standing
 
 EDITIONS = {
     "mini": "mini edition (64×64 artwork and rendered objects, tiny model): not comparable with the papers",
     "paper": "paper edition",
 }
+TUNING = (
+    "tuned: hyper-parameters chosen on the dev queries, once for all variants; default: the author's; oracle: chosen on "
+    "the test queries themselves, no result but what tuning could have reached. Only tuned rows are ranked."
+)
 NOTHING = "–"
 
 
@@ -39,6 +44,8 @@ def show(rows: Sequence[Row], console: Console) -> None:
         console.print("One study: no interval and no rank, since neither means anything over a single model.")
     elif n_studies in (2, 3):
         console.print(f"{n_studies} studies: intervals are too short; take at least four.")
+    if any(row.tuning for row in rows):
+        console.print(TUNING, soft_wrap=True)
     for variant in dict.fromkeys(row.variant for row in rows):
         _show_variant(variant, [row for row in rows if row.variant == variant], console)
     _show_reasons(rows, console)
@@ -46,11 +53,19 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 
 def by_rank(rows: Sequence[Row]) -> list[str]:
-    """The methods' labels of one variant: by the first metric's rank, then value; those without one last."""
+    """The methods' labels of one variant: by the first metric's rank, then value; those without one last.
+
+    A tuned method's default and oracle stand directly below it.
+    """
     headline = rows[0].metric
     first = [row for row in rows if row.metric == headline]
     first.sort(key=lambda row: (row.rank or math.inf, math.inf if row.value is None else -row.value, row.label))
-    return list(dict.fromkeys(row.label for row in [*first, *rows]))
+    ordered = []
+    for row in first:
+        if row.competes:
+            below = {other.tuning: other for other in first if other.method == row.method and not other.competes}
+            ordered += [row, *(below[standing] for standing in get_args(Standing) if standing in below)]
+    return list(dict.fromkeys(row.label for row in [*ordered, *rows]))
 
 
 def _headline(rows: Sequence[Row]) -> Text:
@@ -157,6 +172,8 @@ def _cost_columns(rows: list[Row]) -> list[_Column]:
         ("peak\nmemory", lambda row: row.peak_bytes, size),
         ("stored per\nimage", lambda row: row.bytes_per_train_image, size),
     ]
+    if any(row.extra_training_seconds for row in rows):
+        costs.append(("further\ntrainings", lambda row: row.extra_training_seconds, duration))
     by_label = {row.label: row for row in rows}
     return [
         _Column(header, {k: Text(NOTHING if read(r) is None else write(read(r))) for k, r in by_label.items()})

@@ -1,69 +1,113 @@
-"""What a method sees of a study: only what its `needs` names."""
+"""What a method, or features, see of a study: only what their `needs` name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from attribench.errors import AccessError, MethodError
 from attribench.interface import (
     Access,
     Dataset,
+    Ensemble,
+    Features,
     Queries,
     State,
     Study,
     TrainingImages,
     TrainingObserver,
+    Trajectory,
 )
+from attribench.study.ensemble import Member
+from attribench.study.generated import generated, sampled
 from attribench.study.plan import StudyPlan
+from attribench.study.steps import load_trained
+
+if TYPE_CHECKING:
+    from attribench.diffusion.model import DiffusionModel
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Materials:
-    """Where the artifacts of a study lie; None for what the method's access does not cover."""
+    """Where the artifacts of a study lie; what the reader's access does not cover is empty."""
 
     plan: StudyPlan
     dataset: Dataset
     base_model: str
-    weights: Path | None
-    generations: Path | None
-    observations: Mapping[TrainingObserver, Path]
+    ensemble: Ensemble = Ensemble()
+    members: tuple[Member, ...] = ()
+    """The trainings of the ensemble; the study's own is the first."""
+    generations: Path | None = None
+    observations: Mapping[TrainingObserver, Path] = field(default_factory=dict)
+    features: Mapping[Features, Path] = field(default_factory=dict)
+    """Of the training images."""
+    query_features: Mapping[Features, Path] = field(default_factory=dict)
+    queries: Queries | None = None
+    """Those that are being scored or read, if any are."""
+    trajectory: Path | None = None
 
 
 class GrantedStudy(Study):
-    """A study behind the access that a method declared."""
+    """A study behind the access that its reader, a method or features, declared."""
 
-    def __init__(self, materials: Materials, access: Access, method: str, seed: int, device: str) -> None:
+    def __init__(self, materials: Materials, access: Access, reader: str, seed: int, device: str) -> None:
         plan = materials.plan
         self.id, self.edition, self.seed, self.device = plan.id, plan.edition, seed, device
         self.flips = plan.training.customization.flips
         self.train = TrainingImages(plan.training.images, materials.dataset.load)
-        self._materials, self._access, self._method = materials, access, method
+        self._materials, self._access, self._reader = materials, access, reader
 
     def _require(self, access: Access, what: str) -> None:
         if access not in self._access:
             raise AccessError(
-                f"{self._method} asked for {what} but declares no Access.{access.name}; add it to the class's `needs`"
+                f"{self._reader} asked for {what} but declares no Access.{access.name}; add it to the class's `needs`"
             )
 
-    @cached_property
-    def model(self):
+    # -------------------------------------------------------------------------------------- models
+
+    @property
+    def model(self) -> DiffusionModel:
         """The trained model; needs GRADIENTS."""
         self._require(Access.GRADIENTS, "the trained model")
-        from attribench.study.steps import load_trained
+        return self._trained
 
-        return load_trained(self._materials.base_model, self._materials.weights, self._materials.plan.training, self.device)
+    @property
+    def models(self) -> Iterable[DiffusionModel]:
+        """The ensemble, one model after the other; needs CHECKPOINTS, or for one model alone GRADIENTS."""
+        alone = self._materials.ensemble.n_models == 1
+        if not (alone and Access.GRADIENTS in self._access):
+            self._require(Access.CHECKPOINTS, "the models of an ensemble")
+        return iter([self._trained]) if alone else self._each_model()
+
+    def _each_model(self) -> Iterator[DiffusionModel]:
+        for member in self._materials.members:
+            yield from member.each(self._changing, self._materials.plan.training)
+
+    @cached_property
+    def _trained(self) -> DiffusionModel:
+        return self._load()
+
+    @cached_property
+    def _changing(self) -> DiffusionModel:
+        """Another one than `model` gives, whose weights stay."""
+        return self._load()
+
+    def _load(self) -> DiffusionModel:
+        materials = self._materials
+        return load_trained(materials.base_model, materials.members[0].weights, materials.plan.training, self.device)
+
+    # ------------------------------------------------------------------------------------ training
 
     @property
     def prompts(self) -> tuple[str, ...]:
         """Every prompt, sorted; needs TRAINING."""
         self._require(Access.TRAINING, "the prompts of all generations")
-        return prompts_of(self._materials.plan)
+        return self._materials.plan.prompts
 
     @property
     def generations(self) -> Queries:
@@ -75,26 +119,31 @@ class GrantedStudy(Study):
         """The arrays that `observer` kept; needs TRAINING."""
         self._require(Access.TRAINING, "what its observer saw")
         if observer not in self._materials.observations:
-            raise MethodError(f"{self._method} did not return this observer from observers(): {observer}")
+            raise MethodError(f"{self._reader} did not return this observer from observers(): {observer}")
         return State(self._materials.observations[observer])
 
+    # ------------------------------------------------------------------------- features, trajectory
 
-def prompts_of(plan: StudyPlan) -> tuple[str, ...]:
-    """Every prompt that a picture is generated for, each once, sorted."""
-    return tuple(sorted({case.prompt for case in plan.cases}))
+    def features(self, features: Features, queries: Queries | None = None) -> Mapping[str, np.ndarray]:
+        """The arrays of `features`, of the training images or of the queries that are being scored."""
+        if queries is None:
+            kept = self._materials.features
+        else:
+            own = self._materials.queries
+            if own is None or own.ids != queries.ids:
+                raise MethodError(
+                    f"{self._reader} asked for features of queries that are not being scored; "
+                    "ask in score, for the queries as they came"
+                )
+            kept = self._materials.query_features
+        if features not in kept:
+            raise MethodError(f"{self._reader} did not name these features in features(): {features}; name them there")
+        return State(kept[features])
 
-
-def generated(plan: StudyPlan, folder: Path, role: str) -> Queries:
-    """The generated pictures of the cases of one role."""
-    numbers = {case.id: number for number, case in enumerate(plan.cases)}
-
-    def load(case_id: str) -> Image.Image:
-        with Image.open(folder / picture_name(numbers[case_id])) as picture:
-            return picture.convert("RGB")
-
-    return Queries(plan.roles(role), load)
-
-
-def picture_name(number: int) -> str:
-    """File of the `number`-th case."""
-    return f"{number:05d}.png"
+    def trajectory(self, query_id: str) -> Trajectory:
+        """How a query was sampled that is being scored or read; needs TRAJECTORY."""
+        self._require(Access.TRAJECTORY, "how a query was sampled")
+        queries = self._materials.queries
+        if queries is None or query_id not in queries.ids:
+            raise MethodError(f"{self._reader} asked how {query_id!r} was sampled, which is not being scored; ask in score")
+        return sampled(self._materials.plan, self._materials.trajectory, query_id)

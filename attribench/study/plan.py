@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attribench.diffusion.config import CustomizationConfig, Sampling
-from attribench.interface import Edition, GenerationCase, Split, TrainImage
+from attribench.interface import Edition, GenerationCase, Role, Split, TrainImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,11 @@ class Training:
     customization: CustomizationConfig
     seed: int
 
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps."""
+        return self.customization.steps(len(self.images))
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
@@ -37,6 +42,11 @@ class StudyPlan:
     cases: tuple[GenerationCase, ...]
     sampling: Sampling
 
-    def roles(self, role: str) -> tuple[GenerationCase, ...]:
+    def roles(self, role: Role) -> tuple[GenerationCase, ...]:
         """The cases of role "fit" or "query", in order."""
         return tuple(case for case in self.cases if case.role == role)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Every prompt that a picture is generated for, each once, sorted."""
+        return tuple(sorted({case.prompt for case in self.cases}))

@@ -1,39 +1,27 @@
-"""The steps of a study: train (and observe), generate, fit, score. Each is a plain function of its context."""
+"""The steps that make a study: train (and observe), generate. Each is a plain function of its context."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file as save_arrays
 
 from attribench.engine.identity import NotHashable, token
-from attribench.engine.measure import measure
 from attribench.engine.steps import Ref, Step, StepContext
-from attribench.errors import AttribenchError, MethodError, StoreError
-from attribench.interface import (
-    Access,
-    AttributionMethod,
-    Dataset,
-    Queries,
-    Scores,
-    State,
-    TrainingObserver,
-    Watch,
-)
-from attribench.study.granted import GrantedStudy, Materials, generated, picture_name, prompts_of
+from attribench.errors import MethodError, StoreError
+from attribench.interface import Dataset, State, TrainingObserver, Watch
+from attribench.study.blame import blame
+from attribench.study.generated import TIMESTEPS, estimates_name, picture_name
 from attribench.study.plan import StudyPlan, Training
 
 if TYPE_CHECKING:
     from attribench.diffusion.model import DiffusionModel
 
 WEIGHTS = "weights.safetensors"
-COST = "cost.json"
-SCORES = "scores.safetensors"
 
 
 def observation_name(observer: TrainingObserver) -> str:
@@ -44,17 +32,7 @@ def observation_name(observer: TrainingObserver) -> str:
         raise MethodError(f"an observer cannot be told from others: {error}") from error
 
 
-def observers_of(method: AttributionMethod, plan: StudyPlan) -> tuple[TrainingObserver, ...]:
-    """What `method` wants to watch this study's training with."""
-    with _blame(f"the method {method.name!r}"):
-        return tuple(method.observers(prompts_of(plan)))
-
-
 # -------------------------------------------------------------------------------------- building
-
-
-CHEAP = {"seconds": 0.5, "peak_bytes": 2e8, "bytes": 1e5}
-"""What fitting or scoring by features takes at the size of a customization, order of magnitude."""
 
 
 def train_step(
@@ -76,69 +54,24 @@ def train_step(
     )
 
 
-def generate_step(plan: StudyPlan, trained: Step, bindings: dict, estimate: Mapping[str, float] | None = None) -> Step:
-    """Generate the picture of every case."""
+def generate_step(
+    plan: StudyPlan,
+    trained: Step,
+    bindings: dict,
+    estimate: Mapping[str, float] | None = None,
+    *,
+    trajectory: bool = False,
+) -> Step:
+    """Generate the picture of every case; with `trajectory`, keep how each came about as a second output."""
     return Step(
         name="generate",
         label=plan.id,
         function=generate,
         params={"training": plan.training, "cases": plan.cases, "sampling": plan.sampling},
         inputs={"weights": Ref(trained, "weights")},
-        outputs={"pictures": None},
+        outputs={"pictures": None} | ({"trajectory": None} if trajectory else {}),
         bindings=bindings,
         estimate=estimate,
-        gpu=True,
-    )
-
-
-def fit_step(plan: StudyPlan, method: AttributionMethod, seed: int, trained: Step, pictures: Step, bindings: dict) -> Step:
-    """`method.fit` with the inputs that its access covers, so that it depends on nothing else."""
-    inputs = {}
-    if Access.GRADIENTS in method.needs:
-        inputs["weights"] = Ref(trained, "weights")
-    observers = observers_of(method, plan)
-    watches_training = Access.TRAINING in method.needs
-    if watches_training:
-        inputs["generations"] = Ref(pictures, "pictures")
-        inputs |= {observation_name(o): Ref(trained, observation_name(o)) for o in observers}
-    return Step(
-        name=f"fit {method.name}",
-        label=f"{plan.id} seed {seed}" if method.stochastic else plan.id,
-        function=fit,
-        params={
-            "method": method,
-            "assets": method.assets(),
-            "seed": seed,
-            "study": plan.id,
-            "edition": plan.edition,
-            "data": plan.training.data,
-            "images": plan.training.images,
-            "flips": plan.training.customization.flips,
-            "cases": plan.roles("fit") if watches_training else (),
-            "prompts": prompts_of(plan) if watches_training else (),
-            "observers": observers if watches_training else (),
-        },
-        inputs=inputs,
-        outputs={"state": None},
-        bindings=bindings | {"plan": plan},
-        version=method.version,
-        estimate=CHEAP,
-        gpu=True,
-    )
-
-
-def score_step(plan: StudyPlan, fitted: Step, pictures: Step, bindings: dict) -> Step:
-    """`method.score` for the study's held-out queries."""
-    return Step(
-        name=fitted.name.replace("fit", "score", 1),
-        label=fitted.label,
-        function=score,
-        params={**fitted.params, "cases": plan.roles("query")},
-        inputs={**fitted.inputs, "state": Ref(fitted, "state"), "pictures": Ref(pictures, "pictures")},
-        outputs={"scores": None},
-        bindings=bindings | {"plan": plan},
-        version=fitted.version,
-        estimate=CHEAP,
         gpu=True,
     )
 
@@ -160,11 +93,7 @@ def train(ctx: StepContext) -> None:
     dataset: Dataset = ctx.bindings["dataset"]
     model = DiffusionModel.load(ctx.bindings["model"], ctx.device)
     model.add_modifiers(dict(training.modifiers))
-    watches = {
-        name: _BlamedWatch(observer, model, len(training.images))
-        for name, observer in ctx.wanted.items()
-        if name != "weights"
-    }
+    watches = {name: _BlamedWatch(observer, model, training) for name, observer in ctx.wanted.items() if name != "weights"}
     losses = customize(
         model,
         training.images,
@@ -191,7 +120,7 @@ def train(ctx: StepContext) -> None:
             state[array_name] = array
 
 
-def load_trained(base_model: str, weights: Path, training: Training, device: str):
+def load_trained(base_model: str, weights: Path, training: Training, device: str) -> DiffusionModel:
     """The base model with a customization's weights in place."""
     from safetensors.torch import load_file
 
@@ -204,7 +133,11 @@ def load_trained(base_model: str, weights: Path, training: Training, device: str
 
 
 def generate(ctx: StepContext) -> None:
-    """One PNG per case, in chunks; a killed run goes on at the first chunk not written."""
+    """One PNG per case, and its trajectory if that is wanted, in chunks.
+
+    A killed run goes on at the first chunk not written; where one of the outputs is there already, only the other
+    is written.
+    """
     import torch
 
     from attribench.diffusion import noise
@@ -212,115 +145,70 @@ def generate(ctx: StepContext) -> None:
     training: Training = ctx.params["training"]
     cases, sampling = ctx.params["cases"], ctx.params["sampling"]
     model = load_trained(ctx.bindings["model"], ctx.input("weights"), training, ctx.device)
-    folder = ctx.out("pictures")
+    if "trajectory" in ctx.wanted:
+        np.save(ctx.out("trajectory") / TIMESTEPS, model.sampling_timesteps(sampling.steps).numpy())
     total = len(cases) * sampling.steps
     for start in range(0, len(cases), sampling.batch_size):
         chunk = cases[start : start + sampling.batch_size]
-        last = folder / picture_name(start + len(chunk) - 1)
-        if last.exists():
+        last = start + len(chunk) - 1
+        missing = [name for name in ctx.wanted if not (ctx.out(name) / FORMS[name].file(last)).exists()]
+        if not missing:
             continue
         latents = torch.stack(
             [noise.normal(model.latent_shape, "generation", training.seed, case.prompt, case.seed) for case in chunk]
         )
         done = iter(range(start * sampling.steps, total, len(chunk)))
+        estimates: list[torch.Tensor] = []
         pictures = model.sample(
             [case.prompt for case in chunk],
             latents,
             steps=sampling.steps,
             guidance=sampling.guidance,
             report=lambda done=done: ctx.report(next(done, total), total, f"{len(cases)} pictures"),
+            estimates=estimates,
         )
-        for number, picture in enumerate(pictures, start):
-            target = folder / picture_name(number)
-            picture.save(target.with_suffix(".part"), format="PNG")
-            target.with_suffix(".part").rename(target)
-    (folder / "cases.json").write_text(json.dumps([[c.id, c.prompt, c.seed] for c in cases], indent=0))
+        made = {"pictures": pictures, "trajectory": torch.stack(estimates, dim=1).float().cpu().numpy()}
+        for name in missing:
+            for number, content in enumerate(made[name], start):
+                FORMS[name].write(ctx.out(name), number, content)
+    if "pictures" in ctx.wanted:
+        (ctx.out("pictures") / "cases.json").write_text(json.dumps([[c.id, c.prompt, c.seed] for c in cases], indent=0))
 
 
-def fit(ctx: StepContext) -> None:
-    """`method.fit`, timed."""
-    method: AttributionMethod = ctx.params["method"]
-    study = _study(ctx)
-    state = State(ctx.out("state"))
-    with _blame(f"the method {method.name!r}"), measure(ctx.device) as cost:
-        method.fit(study, state)
-    (ctx.out("state") / COST).write_text(
-        json.dumps({"seconds": cost.seconds, "peak_bytes": cost.peak_bytes, "bytes": state.nbytes})
-    )
+@dataclass(frozen=True)
+class _Form:
+    """How one kind of output is written, a file per case."""
+
+    file: Callable[[int], str]
+    save: Callable[[BinaryIO, Any], None]
+
+    def write(self, folder: Path, number: int, content: Any) -> None:
+        """The file of the `number`-th case, whole or not at all."""
+        target = folder / self.file(number)
+        aside = target.with_suffix(".part")
+        with aside.open("wb") as stream:
+            self.save(stream, content)
+        aside.rename(target)
 
 
-def score(ctx: StepContext) -> None:
-    """`method.score` on the queries, timed and checked."""
-    method: AttributionMethod = ctx.params["method"]
-    study = _study(ctx)
-    queries: Queries = generated(ctx.bindings["plan"], ctx.input("pictures"), "query")
-    with _blame(f"the method {method.name!r}"), measure(ctx.device) as cost:
-        scores = method.score(study, State(ctx.input("state")), queries)
-    if not isinstance(scores, Scores) or scores.query_ids != queries.ids or scores.train_ids != study.train.ids:
-        raise MethodError(f"{method.name}.score must return Scores.of(queries, study.train, values); mend the plugin")
-    folder = ctx.out("scores")
-    write_scores(folder / SCORES, scores)
-    (folder / COST).write_text(json.dumps({"seconds": cost.seconds, "peak_bytes": cost.peak_bytes}))
-
-
-def write_scores(path: Path, scores: Scores) -> None:
-    """Scores as safetensors: one tensor "scores" [n_query, n_train], the ids of both axes in the metadata."""
-    ids = {"query_ids": json.dumps(scores.query_ids), "train_ids": json.dumps(scores.train_ids)}
-    save_arrays({"scores": np.ascontiguousarray(scores.values)}, path, metadata=ids)
-
-
-def read_scores(path: Path) -> Scores:
-    """What `write_scores` wrote."""
-    with safe_open(path, framework="numpy") as file:
-        ids = file.metadata()
-        return Scores(file.get_tensor("scores"), tuple(json.loads(ids["query_ids"])), tuple(json.loads(ids["train_ids"])))
-
-
-def _study(ctx: StepContext) -> GrantedStudy:
-    method: AttributionMethod = ctx.params["method"]
-    materials = Materials(
-        plan=ctx.bindings["plan"],
-        dataset=ctx.bindings["dataset"],
-        base_model=ctx.bindings["model"],
-        weights=ctx.input("weights") if "weights" in ctx.inputs else None,
-        generations=ctx.input("generations") if "generations" in ctx.inputs else None,
-        observations={
-            observer: ctx.input(observation_name(observer))
-            for observer in ctx.params["observers"]
-            if observation_name(observer) in ctx.inputs
-        },
-    )
-    return GrantedStudy(materials, method.needs, method.name, ctx.params["seed"], ctx.device)
+FORMS = {
+    "pictures": _Form(picture_name, lambda stream, picture: picture.save(stream, format="PNG")),
+    "trajectory": _Form(estimates_name, lambda stream, array: np.save(stream, array, allow_pickle=False)),
+}
 
 
 class _BlamedWatch(Watch):
     """A watch whose errors name its observer: it may be a stranger's, and the training serves others too."""
 
-    def __init__(self, observer: TrainingObserver, model: DiffusionModel, n_train: int) -> None:
+    def __init__(self, observer: TrainingObserver, model: DiffusionModel, training: Training) -> None:
         self.name = f"the training observer {type(observer).__module__}.{type(observer).__name__}"
-        with _blame(self.name):
-            self.watch = observer.start(model, n_train)
+        with blame(self.name):
+            self.watch = observer.start(model, len(training.images), training.n_steps)
 
     def after_step(self, rows: Sequence[int]) -> None:
-        with _blame(self.name):
+        with blame(self.name):
             self.watch.after_step(rows)
 
     def finish(self) -> dict[str, np.ndarray]:
-        with _blame(self.name):
+        with blame(self.name):
             return self.watch.finish()
-
-
-class _blame:
-    """Turns whatever a plugin raises into one line that names it."""
-
-    def __init__(self, plugin: str) -> None:
-        self.plugin = plugin
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if type(error) is MethodError:
-            raise MethodError(f"{self.plugin}: {error}") from error
-        if isinstance(error, Exception) and not isinstance(error, AttribenchError):
-            raise MethodError(f"{self.plugin} raised {type(error).__name__}: {error}; report it to its author") from error

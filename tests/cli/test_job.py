@@ -17,7 +17,7 @@ from attribench import job
 from attribench.engine.progress import Listener
 from attribench.errors import ControlError
 from attribench.results import record
-from attribench.study.steps import read_scores
+from attribench.study.scores import read_scores
 
 METHODS = ["montrage", "clip-image", "pixel"]
 ENCODERS = ["montrage.encoder=clip-tiny", "clip-image.encoder=clip-tiny"]

@@ -1,10 +1,12 @@
 """CustomConcept101: its index, its prompts, its compositions, and an index that means harm."""
 
 import json
+import pickle
 
 import pytest
 from attribench.datasets.customconcept101 import INDEX_BYTES, CustomConcept101
 
+from attribench.editions import Unusable
 from attribench.errors import DatasetError
 
 
@@ -60,11 +62,36 @@ def test_a_composed_prompt_that_names_one_concept_is_left_out_and_reported(custo
     assert problem.file == "prompts/pet_pet.txt line 2"
 
 
-@pytest.mark.parametrize("kept", [0, 1])
-def test_a_listed_concept_with_no_or_one_picture_is_an_error(customconcept_root, kept):
+@pytest.mark.parametrize(("kept", "count"), [(0, "none"), (1, "1")])
+def test_a_listed_concept_with_no_or_one_picture_is_an_error(customconcept_root, kept, count):
     for file in sorted((customconcept_root / "benchmark_dataset" / "pet_cat2").iterdir())[kept:]:
         file.unlink()
-    assert f"the concept pet_cat2 has {kept} pictures, and needs 2" in refusal(customconcept_root)
+    message = refusal(customconcept_root)
+    assert f"fewer than 2 pictures for 1 of 6 concepts (pet_cat2 has {count}); restore" in message
+    assert "take their entries out of dataset.json" in message
+
+
+def test_all_listed_concepts_without_pictures_are_told_at_once(customconcept_root, entry):
+    entries = json.loads((customconcept_root / "dataset.json").read_text())
+    lost = [entries[0] | {"instance_data_dir": f"benchmark_dataset/lost{number}"} for number in range(8)]
+    (customconcept_root / "dataset.json").write_text(json.dumps(entries + lost))
+    message = refusal(customconcept_root)
+    assert "8 of 14 concepts (lost0 has none, lost1 has none, lost2 has none, lost3 has none, lost4 has none, …)" in message
+
+
+def test_what_was_refused_can_still_be_verified(customconcept_root):
+    """Too few pictures are no reason to hide what else is wrong."""
+    folder = customconcept_root / "benchmark_dataset"
+    for file in sorted((folder / "pet_cat2").iterdir())[1:]:
+        file.unlink()
+    (folder / "scene_barn" / "1.jpeg").write_bytes(b"no picture")
+    with pytest.raises(Unusable) as caught:
+        CustomConcept101(customconcept_root, "paper")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert {problem.file for problem in again.dataset.verify()} == {
+        "benchmark_dataset/pet_cat2", "benchmark_dataset/scene_barn/1.jpeg", "dataset_multiconcept.json, entry 1",
+    }  # fmt: skip
 
 
 def test_a_composition_of_a_concept_that_is_not_listed_is_left_out_and_reported(customconcept_root):
@@ -84,16 +111,41 @@ def test_missing_compositions_do_not_stop_the_rest(customconcept_root):
         dataset.compositions()
 
 
-def test_a_prompt_without_placeholder_is_named_by_file_and_line(customconcept_root):
-    (customconcept_root / "prompts" / "cat.txt").write_text("photo of a {}.\n\na cat on a sofa\n{0} twice {}\n{} {{\n")
-    message = refusal(customconcept_root)
-    assert message.startswith("prompts/cat.txt line 3: the prompt has not {} as its placeholder (and 2 more")
-
-
-def test_a_missing_or_empty_prompt_file_is_named(customconcept_root):
+def test_missing_prompts_of_a_composition_are_reported_with_the_rest(customconcept_root):
+    (customconcept_root / "prompts" / "pet_pet.txt").unlink()
     (customconcept_root / "prompts" / "cat.txt").unlink()
-    (customconcept_root / "prompts" / "dice.txt").write_text("\n \n")
-    assert refusal(customconcept_root).startswith("prompts/cat.txt: is missing (and 1 more")
+    dataset = CustomConcept101(customconcept_root, "paper")
+    assert dataset.compositions() == ()
+    assert [str(problem).partition(";")[0] for problem in dataset.verify()] == [
+        "prompts/cat.txt: is missing",
+        "prompts/pet_pet.txt: is missing",
+    ]
+
+
+def test_every_prompt_without_placeholder_is_named_by_file_and_line(customconcept_root):
+    (customconcept_root / "prompts" / "cat.txt").write_text("photo of a {}.\n\na cat on a sofa\n{0} twice {}\n{} {{\n")
+    dataset = CustomConcept101(customconcept_root, "paper")
+    assert [problem.file for problem in dataset.verify()] == [f"prompts/cat.txt line {line}" for line in (3, 4, 5)]
+    with pytest.raises(DatasetError, match=r"prompts/cat.txt line 3: the prompt has not \{\} as its placeholder \(and 2 more\)"):
+        dataset.prompts("pet_cat1")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "is missing"),
+        ("\n \n", "holds no prompt"),
+        ("a {}\n" * 19, "holds 19 prompts, not the 20 of the public data set"),
+        (b"caf\xe9 {}", "is not UTF-8 text (byte 3)"),
+    ],
+)
+def test_a_faulty_prompt_file_is_found_and_stops_nothing_else(customconcept_root, content, fault):
+    path = customconcept_root / "prompts" / "cat.txt"
+    path.unlink() if content is None else path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    dataset = CustomConcept101(customconcept_root, "paper")
+    (problem,) = dataset.verify()
+    assert (problem.file, problem.fault) == ("prompts/cat.txt", fault)
+    assert len(dataset.images("pet_cat1")) == 3
 
 
 @pytest.mark.parametrize(

@@ -107,18 +107,27 @@ def test_a_fingerprint_of_a_missing_file_is_an_error(artchive_root):
         editions.fingerprint(dataset, ids(dataset, "hokusai"))
 
 
-def test_the_catalogue_follows_captions_splits_and_sizes(artchive_root, picture):
-    def catalogue() -> str:
-        return editions.catalogue_fingerprint(Artchive(artchive_root, "paper"))
+def test_damaged_pictures_are_told_together(artchive_root):
+    dataset = Artchive(artchive_root, "paper")
+    wanted = [*ids(dataset, "hokusai"), *ids(dataset, "paul_klee")]
+    heard = []
+    editions.require_readable(dataset, wanted, heard.append)
+    assert heard == sorted(wanted)
+    (dataset.root / "hokusai" / "1.jpg").write_bytes(b"no picture")
+    (dataset.root / "paul_klee" / "0.jpg").unlink()
+    editions.require_readable(dataset, ids(dataset, "claude_monet"))
+    with pytest.raises(DatasetError) as caught:
+        editions.require_readable(dataset, wanted)
+    message = str(caught.value)
+    assert message.startswith("hokusai/1.jpg: cannot be decoded") and message.endswith(" (and 1 more of 6: paul_klee/0.jpg)")
 
-    found = [catalogue()]
-    assert catalogue() == found[0]
-    (artchive_root / "images.csv").write_text("file,caption\nexemplar/artchive/images/hokusai/1.jpg,a wave\n")
-    found.append(catalogue())
-    splits = {concept.name: concept.split for concept in Artchive(artchive_root, "paper").concepts}
-    other = "test" if splits["hokusai"] == "dev" else "dev"
-    (artchive_root / "concepts.csv").write_text(f"concept,split\nhokusai,{other}\n")
-    found.append(catalogue())
-    picture(artchive_root / "exemplar" / "artchive" / "images" / "hokusai" / "1.jpg", 999, (40, 40))
-    found.append(catalogue())
-    assert len(set(found)) == 4
+
+def test_an_adapter_that_raises_something_else_is_one_line(artchive_root, monkeypatch):
+    def load(self, image_id):
+        raise KeyError("two\nlines")
+
+    monkeypatch.setattr(Artchive, "load", load)
+    dataset = Artchive(artchive_root, "paper")
+    with pytest.raises(DatasetError, match="hokusai/0.jpg: artchive raised KeyError") as caught:
+        editions.require_readable(dataset, ids(dataset, "hokusai")[:1])
+    assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Whatever a stranger's file is, it reads as an upright RGB picture or becomes one clear line."""
 
+import contextlib
 import os
 import struct
 import warnings
@@ -174,6 +175,15 @@ def test_problems_lists_every_fault_and_survives_each(tmp_path, picture):
     assert "same picture as a.png" in found[0].fault and "same picture as a.png" in found[1].fault
 
 
+def test_whoever_watches_hears_of_every_picture(tmp_path, picture):
+    picture(tmp_path / "a.png", 1)
+    heard = []
+    with images.watched(heard.append):
+        images.problems(tmp_path, ["a.png", "gone.png"])
+    images.problems(tmp_path, ["a.png"])
+    assert heard == ["a.png", "gone.png"]
+
+
 def test_a_fault_survives_pickling(tmp_path):
     import pickle
 
@@ -193,7 +203,5 @@ def test_damaged_bytes_anywhere_never_escape_as_another_error(tmp_path):
             for at in rng.integers(4, len(data), 6):
                 data[at] = rng.integers(256)
             (tmp_path / "a.jpg").write_bytes(data)
-            try:
+            with contextlib.suppress(DatasetError):
                 assert images.read_rgb(tmp_path, "a.jpg").mode == "RGB"
-            except DatasetError:
-                pass

@@ -111,7 +111,7 @@ def test_observing_leaves_the_weights_bit_identical(small_model_folder, pictures
         model = DiffusionModel.load(small_model_folder)
         model.add_modifiers({"<new1>": "cat", "<new2>": None})
         monitor = ValueMonitor(prompts=("a <new1> cat", "a <new2> dog", "a cat"))
-        watches = [monitor.start(model, len(pictures))] if observe else []
+        watches = [monitor.start(model, len(pictures), config.steps(len(pictures)))] if observe else []
         rng = torch.random.get_rng_state()
         losses = customize(model, training_images(pictures), pictures.__getitem__, config, seed=1, watches=watches)
         assert torch.equal(rng, torch.random.get_rng_state())

@@ -58,7 +58,7 @@ def accumulate(ctx) -> None:
         path = ctx.out("sums") / f"{block}.npy"
         if not path.exists():
             time.sleep(pause)
-            np.save(aside := ctx.resume("sums") / f"{block}.npy", numbers[10 * block : 10 * block + 10].sum(axis=1))
+            np.save(aside := ctx.out("sums") / ".block.npy", numbers[10 * block : 10 * block + 10].sum(axis=1))
             aside.rename(path)
             note(log, f"block {block}")
         ctx.report(block + 1, 5, f"block {block}")
@@ -171,13 +171,12 @@ def fill(ctx) -> None:
 
 
 def resume_counting(ctx) -> None:
-    """Count the attempts in a file that only a resumed step sees; fail at the first two."""
-    attempts = ctx.resume("numbers") / "attempts"
+    """Count the attempts in a file that a resumed step finds; fail until there were enough."""
+    attempts = ctx.out("numbers") / "attempts"
     with open(attempts, "a") as stream:
         stream.write("x")
     if (n := len(attempts.read_text())) < ctx.params["needed"]:
         raise RuntimeError(f"attempt {n}")
-    (ctx.out("numbers") / "done.txt").write_text(str(n))
 
 
 def matmul_bits(ctx) -> None:

@@ -127,7 +127,7 @@ def test_a_step_that_fails_on_what_it_resumed_starts_afresh(store):
     assert execute([step], store, workers=0)[step].reason.count("attempt 1")
     assert execute([step], store, workers=0)[step].status == "done"
     manifest = store.manifest(step.keys["numbers"])
-    assert manifest["resumed"] and list(manifest["files"]) == ["done.txt"]
+    assert manifest["resumed"] and list(manifest["files"]) == ["attempts"]
 
     stubborn = single(resume_counting, needed=9)
     reasons = [execute([stubborn], store, workers=0)[stubborn].reason for _ in range(3)]

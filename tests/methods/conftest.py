@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from attribench import encoders
-from attribench.interface import GenerationCase, Queries, Study, TrainImage, TrainingImages
+from attribench.interface import GenerationCase, Queries, State, Study, TrainImage, TrainingImages
 
 
 def noise_picture(seed: int, side: int = 32) -> Image.Image:
@@ -22,19 +23,46 @@ def noise_picture(seed: int, side: int = 32) -> Image.Image:
 
 
 class MemoryStudy(Study):
-    """What a method sees, from plain dictionaries."""
+    """What a method sees, from plain dictionaries. Features are read when they are first asked for, by anybody.
 
-    def __init__(self, images, pictures, *, flips=False, fit=None, table=None, model=None, seed=4) -> None:
+    `models` are an ensemble of one seed, the last one the trained model; `model` alone is one of one. `trajectories`
+    are by query id.
+    """
+
+    def __init__(
+        self, images, pictures, *, flips=False, fit=None, table=None, model=None, models=None, trajectories=None, seed=4
+    ) -> None:
         self.id, self.edition, self.seed, self.device, self.flips = "study", "mini", seed, "cpu", flips
         self.train = TrainingImages(images, pictures.__getitem__)
-        self._fit, self._table, self._model = fit, table, model
+        self._fit, self._table = fit, table
+        self._models = [model] if models is None else models
+        self._trajectories = trajectories
+        self._folder = TemporaryDirectory()
+        self._read: dict[tuple, State] = {}
         self.observers = []
 
     prompts: tuple[str, ...] = ()
 
     @property
     def model(self):
-        return self._model
+        return self._models[-1]
+
+    @property
+    def models(self):
+        return self._models
+
+    def features(self, features, queries=None) -> State:
+        key = (features, None if queries is None else queries.ids)
+        if key not in self._read:
+            self._read[key] = state = State(Path(self._folder.name) / str(len(self._read)))
+            if queries is None:
+                features.of_training(self, state)
+            else:
+                features.of_queries(self, state, queries)
+        return self._read[key]
+
+    def trajectory(self, query_id):
+        return self._trajectories[query_id]
 
     @property
     def generations(self) -> Queries:

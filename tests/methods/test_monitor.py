@@ -63,7 +63,7 @@ def change_of(columns: dict[str, tuple[float, ...]], width: int = 2) -> torch.Te
 
 def table(model, steps, prompts=("a", "b", "a b"), n_train=2, **options) -> np.ndarray:
     """Run `steps`, a list of (rows, what the step does)."""
-    watch = ValueMonitor(prompts=prompts, **options).start(model, n_train)
+    watch = ValueMonitor(prompts=prompts, **options).start(model, n_train, len(steps))
     for rows, step in steps:
         step()
         watch.after_step(rows)
@@ -152,7 +152,7 @@ def test_chunking_changes_nothing(monkeypatch):
 
 def test_prompts_are_encoded_anew_only_when_their_modifier_moved():
     model = ToyModel(**{"mid": change_of({"<new1>": (1, 0), "<new2>": (0, 1), "a": (1, 1)})})
-    watch = ValueMonitor(prompts=("a", "a <new1>", "a <new2>", "<new1> <new2>")).start(model, 1)
+    watch = ValueMonitor(prompts=("a", "a <new1>", "a <new2>", "<new1> <new2>")).start(model, 1, n_steps=1)
     model.n_encoded = 0
 
     def nudge():
@@ -182,7 +182,7 @@ def two_alternating_samples(optimizer_of, correction: str) -> np.ndarray:
     model = one_layer()
     weight = model.layers["mid_block.attn2.to_v"].weight
     optimizer = optimizer_of([weight])
-    watch = ValueMonitor(prompts=("a", "b"), correction=correction).start(model, 2)
+    watch = ValueMonitor(prompts=("a", "b"), correction=correction).start(model, 2, n_steps=1)
     for step in range(100):
         row = step % 2
         optimizer.zero_grad()
@@ -212,7 +212,7 @@ def test_the_correction_is_the_sgd_table_when_there_is_no_memory():
         model = ToyModel(**{"mid": torch.randn(3, 6)})
         parameters = [model.layers["mid"].weight, *model.modifiers.values()]
         optimizer = torch.optim.SGD(parameters, lr=1e-6)
-        watch = ValueMonitor(prompts=("a <new1>", "<new2>"), correction=correction).start(model, 3)
+        watch = ValueMonitor(prompts=("a <new1>", "<new2>"), correction=correction).start(model, 3, n_steps=1)
         for row, prompt in enumerate(("a <new1>", "b <new2>", "<new1>")):
             optimizer.zero_grad()
             values = model.encode_prompts(model.tokenize([prompt])) @ model.layers["mid"].weight.T
@@ -225,7 +225,7 @@ def test_the_correction_is_the_sgd_table_when_there_is_no_memory():
 
 
 def test_the_correction_says_when_gradients_are_gone():
-    watch = ValueMonitor(prompts=("a",), correction="momentum").start(one_layer(), 1)
+    watch = ValueMonitor(prompts=("a",), correction="momentum").start(one_layer(), 1, n_steps=1)
     with pytest.raises(MethodError, match="before gradients are cleared"):
         watch.after_step([0])
 
@@ -264,7 +264,7 @@ def all_values(model) -> torch.Tensor:
 def test_table_equals_encoding_every_prompt_at_every_step(small_model, optimizer):
     expected = np.zeros((2, len(PROMPTS)))
     before = all_values(small_model)
-    watch = ValueMonitor(prompts=PROMPTS).start(small_model, 2)
+    watch = ValueMonitor(prompts=PROMPTS).start(small_model, 2, n_steps=1)
 
     def both(step):
         nonlocal before
@@ -285,7 +285,7 @@ def test_observing_leaves_weights_gradients_and_random_numbers_alone(small_model
         model = DiffusionModel.load(small_model_folder)
         model.add_modifiers({"<new1>": "cat", "<new2>": None})
         torch.manual_seed(7)
-        watch = ValueMonitor(prompts=PROMPTS, correction=correction).start(model, 2) if observed else None
+        watch = ValueMonitor(prompts=PROMPTS, correction=correction).start(model, 2, n_steps=1) if observed else None
         train(model, OPTIMIZERS["adam-loop"], watch and (lambda step: watch.after_step([step % 2])))
         gradients = [layer.weight.grad for layer in model.value_layers().values()]
         flags = [module.training for module in (*model.unet.modules(), *model.text_encoder.modules())]
@@ -301,7 +301,7 @@ def test_observing_leaves_weights_gradients_and_random_numbers_alone(small_model
 
 def test_the_correction_is_the_derivative_along_the_gradient(small_model):
     """Against central differences of V for a small step along the gradient and back."""
-    watch = ValueMonitor(prompts=PROMPTS, correction="momentum").start(small_model, 2)
+    watch = ValueMonitor(prompts=PROMPTS, correction="momentum").start(small_model, 2, n_steps=1)
     step_size, seen = 1e-3, []
 
     @torch.no_grad()

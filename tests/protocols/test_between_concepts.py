@@ -18,6 +18,7 @@ from attribench.editions import open_dataset
 from attribench.errors import DatasetError, UsageError
 from attribench.interface import Dataset, GenerationCase, TrainImage
 from attribench.protocols.between_concepts import MIXED, UN_MIXED, BetweenConcepts
+from attribench.protocols.protocol import Protocol
 from attribench.results.published import published
 from attribench.study.plan import StudyPlan, Training
 
@@ -348,6 +349,20 @@ def test_the_truth_does_not_depend_on_the_order_of_the_cases(tiny_plan):
     turned = tiny_truth(replace(tiny_plan, cases=tiny_plan.cases[::-1]))
     assert turned.query_ids == ("q2", "q1", "q0")
     assert turned.tables["table"].tolist() == [[1, 4, 7], [1, 4, 7], [3, 6, 9]]
+
+
+def test_the_truth_of_dev_queries_is_that_of_the_pictures_to_learn_from(tiny_plan):
+    (monitor,) = DEFAULT.truth_observers(tiny_plan)
+    table = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
+    truth = DEFAULT.truth(tiny_plan, {monitor: {"table": table}}, "fit")
+    assert truth.query_ids == ("f0",)
+    assert truth.relevant.tolist() == [[False, True, False]]
+    assert truth.tables["table"].tolist() == [[2, 5, 8]]
+
+
+def test_methods_are_tuned_by_average_precision_and_elsewhere_by_the_first_metric():
+    assert DEFAULT.tuning_metric(MIXED).name == "average_precision"
+    assert Protocol.tuning_metric(DEFAULT, MIXED).name == "recall@10"
 
 
 def test_metrics_are_named_as_in_the_paper():

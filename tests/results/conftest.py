@@ -48,6 +48,7 @@ def per_query() -> pd.DataFrame:
                             rows.append((method, variant, metric, f"s{study}", f"q{query}", seed, value, chance, 1.0))
     columns = ["method", "variant", "metric", "study", "query_id", "method_seed", "value", "chance", "ceiling"]
     frame = pd.DataFrame(rows, columns=columns)
+    frame.insert(1, "tuning", "")
     in_unit = ~frame["metric"].str.startswith("spearman")
     frame.loc[in_unit, "value"] = frame.loc[in_unit, "value"].clip(0, 1)
     return frame
@@ -58,7 +59,7 @@ def rows(per_query: pd.DataFrame) -> list[Row]:
     """The record of those values, and of `clip-text`, which has no weights here."""
     costs = {"fit_seconds": 5.23, "query_seconds": 0.0123, "peak_bytes": 312_000_000, "bytes_per_train_image": 2048.0}
     measured = [
-        Row(**identity(number["method"]) | number | costs, status="ok")
+        Row(**identity(number["method"]) | number | costs | {"tuning": None}, status="ok")
         for number in summary(per_query).to_dict("records")
     ]
     missing = [

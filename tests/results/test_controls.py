@@ -15,7 +15,7 @@ def frame(values, chance, method="random", metric="recall@5") -> pd.DataFrame:
     values = np.asarray(values, dtype=float)
     return pd.DataFrame(
         {
-            "method": method, "variant": "un-mixed", "metric": metric, "study": "s", "method_seed": 0,
+            "method": method, "tuning": "", "variant": "un-mixed", "metric": metric, "study": "s", "method_seed": 0,
             "query_id": [f"q{i}" for i in range(len(values))], "value": values, "chance": chance, "ceiling": 1.0,
         }
     )  # fmt: skip

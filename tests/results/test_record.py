@@ -32,7 +32,8 @@ def test_the_record_has_the_columns_that_the_issue_names(tmp_path, rows, per_que
     write(rows, per_query, tmp_path)
     wanted = (
         "method, params, dataset, edition, protocol, variant, split, metric, value, low, high, rank, n_queries, "
-        "n_studies, seed, fit_seconds, query_seconds, peak_bytes, bytes_per_train_image, status, reason"
+        "n_studies, seed, fit_seconds, query_seconds, peak_bytes, bytes_per_train_image, status, reason, tuning, "
+        "n_models, extra_training_seconds"
     )
     assert set(wanted.split(", ")) <= set(pq.read_schema(tmp_path / "record.parquet").names)
 
@@ -60,6 +61,17 @@ def test_a_label_names_the_encoder():
     assert row(params={"encoder": None}).label == "montrage"
 
 
+def test_a_label_says_how_a_row_was_tuned():
+    assert row(tuning="tuned").label == "montrage (tuned)"
+    assert row(params={"encoder": "clip-tiny"}, tuning="oracle").label == "montrage (clip-tiny, oracle)"
+
+
+def test_a_tuned_method_comes_three_times():
+    check([row(tuning=tuning) for tuning in ("tuned", "default", "oracle")])
+    with pytest.raises(StoreError, match="comes twice"):
+        check([row(tuning="tuned"), row(tuning="tuned")])
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
@@ -69,6 +81,8 @@ def test_a_label_names_the_encoder():
         ({"low": 0.6, "high": 0.7}, r"interval \[0\.6, 0\.7\] around 0\.5"),
         ({"low": 0.4}, "half an interval"),
         ({"rank": 0}, "rank 0"),
+        ({"rank": 1, "tuning": "oracle"}, "rank 1, though it shows the oracle values"),
+        ({"extra_training_seconds": -1.0}, r"extra_training_seconds = -1\.0"),
         ({"n_studies": -1}, "n_studies = -1"),
         ({"status": "failed", "value": None}, "failed without a reason"),
         ({"status": "unavailable", "reason": "no weights"}, "and yet has numbers"),

@@ -147,9 +147,21 @@ def test_summary_ranks_every_metric_and_knows_which_way_is_better(per_query: pd.
 
 def test_a_metric_that_is_nowhere_defined_has_neither_value_nor_rank():
     frame = pd.DataFrame(
-        [(m, "v", "x", s, "q", 0, math.nan, math.nan, math.nan) for m in "ab" for s in "st"],
-        columns=["method", "variant", "metric", "study", "query_id", "method_seed", "value", "chance", "ceiling"],
+        [(m, "", "v", "x", s, "q", 0, math.nan, math.nan, math.nan) for m in "ab" for s in "st"],
+        columns=["method", "tuning", "variant", "metric", "study", "query_id", "method_seed", "value", "chance", "ceiling"],
     )
     numbers = summary(frame)
     assert numbers[["value", "low", "high", "chance", "rank"]].isna().all(axis=None)
     assert numbers["n_queries"].tolist() == [0, 0]
+
+
+def test_default_and_oracle_change_no_rank_and_have_none(per_query: pd.DataFrame):
+    best = per_query[per_query["method"] == "montrage"]
+    beside = [best.assign(tuning=t, value=best["value"] + shift) for t, shift in (("default", -0.2), ("oracle", 0.2))]
+    as_tuned = per_query.assign(tuning=per_query["tuning"].where(per_query["method"] != "montrage", "tuned"))
+    alone, found = (summary(frame).set_index(["method", "tuning", "variant", "metric"])
+                    for frame in (as_tuned, pd.concat([as_tuned, *beside])))  # fmt: skip
+    assert len(found) == len(alone) + 2 * 2 * 4
+    pd.testing.assert_frame_equal(found.loc[alone.index], alone)
+    untuned = found[found.index.get_level_values("tuning").isin(["default", "oracle"])]
+    assert untuned["rank"].isna().all() and untuned["low"].notna().all()

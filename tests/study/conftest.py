@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +15,8 @@ from attribench.engine.run import execute
 from attribench.engine.store import ArtifactStore
 from attribench.protocols.between_concepts import BetweenConcepts
 from attribench.study.plan import StudyPlan
-from attribench.study.steps import fit_step, generate_step, score_step, train_step
+from attribench.study.runs import MethodRun, StudySteps
+from attribench.study.steps import generate_step, train_step
 
 SMALL = {
     "n_concepts": 2, "n_studies": 1, "images_per_concept": 2, "templates": 2, "fit_pictures": 1,
@@ -67,14 +67,21 @@ def store(trained_store: ArtifactStore, tmp_path: Path) -> ArtifactStore:
 
 
 @pytest.fixture
-def steps(plan, bindings, monitors):
-    """The steps of a method on the study, or on another plan: train, generate, fit, score."""
+def study_of(plan, bindings, monitors):
+    """What some methods build on: the study, or another plan, trained and observed, and its pictures."""
 
-    def of(method, plan: StudyPlan = plan, seed: int = 0) -> SimpleNamespace:
-        trained = train_step(plan, [monitors[0]], bindings)
-        pictures = generate_step(plan, trained, bindings)
-        fitted = fit_step(plan, method, seed, trained, pictures, bindings)
-        scored = score_step(plan, fitted, pictures, bindings)
-        return SimpleNamespace(train=trained, generate=pictures, fit=fitted, score=scored)
+    def of(*methods, plan: StudyPlan = plan) -> StudySteps:
+        return StudySteps.of(plan, methods, bindings, observers=monitors[:1])
+
+    return of
+
+
+@pytest.fixture
+def run_of(study_of):
+    """The steps of a method on the study, or on another plan."""
+
+    def of(method, plan: StudyPlan | None = None, seed: int = 0, beside: tuple = ()) -> MethodRun:
+        study = study_of(method, *beside) if plan is None else study_of(method, *beside, plan=plan)
+        return MethodRun.of(study, method, seed)
 
     return of

@@ -17,17 +17,12 @@ from attribench.diffusion.model import DiffusionModel
 from attribench.engine.run import execute
 from attribench.engine.store import ArtifactStore
 from attribench.errors import AccessError, MethodError, StoreError
-from attribench.interface import Access, AttributionMethod, Scores, TrainingObserver
-from attribench.study.granted import GrantedStudy, Materials, picture_name
-from attribench.study.steps import (
-    SCORES,
-    WEIGHTS,
-    generate_step,
-    observation_name,
-    read_scores,
-    train_step,
-    write_scores,
-)
+from attribench.interface import Access, AttributionMethod, Ensemble, Scores, TrainingObserver
+from attribench.study.ensemble import Member
+from attribench.study.generated import picture_name
+from attribench.study.granted import GrantedStudy, Materials
+from attribench.study.scores import SCORES, read_scores, write_scores
+from attribench.study.steps import WEIGHTS, generate_step, observation_name, train_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +76,7 @@ def test_the_key_of_the_weights_depends_on_all_that_training_depends_on(plan, bi
 
 def test_observers_of_two_plugins_are_told_apart_though_their_classes_share_a_name():
     def of_plugin(module: str) -> TrainingObserver:
-        body = {"__module__": module, "start": lambda self, model, n_train: None}
+        body = {"__module__": module, "start": lambda self, model, n_train, n_steps: None}
         return dataclass(frozen=True, kw_only=True)(type("Watcher", (TrainingObserver,), body))()
 
     ours, theirs = of_plugin("ours"), of_plugin("theirs")
@@ -209,15 +204,14 @@ def test_a_picture_does_not_depend_on_the_others_asked_for(plan, bindings, store
 
 
 def granted(plan, bindings, access: Access, **materials) -> GrantedStudy:
-    nothing = {"weights": None, "generations": None, "observations": {}}
-    return GrantedStudy(
-        Materials(plan=plan, dataset=bindings["dataset"], base_model=bindings["model"], **(nothing | materials)),
-        access, "nosy", seed=4, device="cpu",
-    )  # fmt: skip
+    found = Materials(plan=plan, dataset=bindings["dataset"], base_model=bindings["model"], **materials)
+    return GrantedStudy(found, access, "nosy", seed=4, device="cpu")
 
 
 LOOKS = {
     "model": (lambda study, monitor: study.model, Access.GRADIENTS, "the trained model"),
+    "models": (lambda study, monitor: study.models, Access.CHECKPOINTS, "the models of an ensemble"),
+    "trajectory": (lambda study, monitor: study.trajectory("a query"), Access.TRAJECTORY, "how a query was sampled"),
     "generations": (lambda study, monitor: study.generations, Access.TRAINING, "the monitored generations"),
     "observation": (lambda study, monitor: study.observation(monitor), Access.TRAINING, "what its observer saw"),
 }
@@ -226,17 +220,17 @@ LOOKS = {
 @pytest.mark.parametrize("what", LOOKS)
 def test_what_a_method_did_not_ask_for_is_refused_by_its_name(plan, bindings, monitors, what):
     look, needed, called = LOOKS[what]
-    everything_else = (Access.GRADIENTS | Access.CHECKPOINTS | Access.TRAINING) & ~needed
+    everything_else = ~needed
     for access in (Access.FEATURES, everything_else):
         with pytest.raises(AccessError, match=f"^nosy asked for {called} but declares no {needed}; .*`needs`$"):
-            look(granted(plan, bindings, access), monitors[0])
+            look(granted(plan, bindings, access, ensemble=Ensemble(seeds=2)), monitors[0])
 
 
 def test_what_a_method_asked_for_is_there(plan, bindings, monitors, trained_store):
     keys = train_step(plan, monitors[:1], bindings).keys
     pictures = generate_step(plan, train_step(plan, (), bindings), bindings).keys["pictures"]
     study = granted(
-        plan, bindings, Access.GRADIENTS | Access.TRAINING, weights=trained_store.path(keys["weights"]),
+        plan, bindings, Access.GRADIENTS | Access.TRAINING, members=(Member(trained_store.path(keys["weights"]), None),),
         generations=trained_store.path(pictures),
         observations={monitors[0]: trained_store.path(keys[observation_name(monitors[0])])},
     )  # fmt: skip
@@ -259,10 +253,10 @@ def test_a_method_sees_neither_concepts_nor_the_pictures_that_it_is_asked_about(
 # ------------------------------------------------------------------------------------- fit and score
 
 
-def test_a_method_is_fitted_and_scored_and_its_costs_are_kept(plan, steps, store):
-    step = steps(MeanColour())
+def test_a_method_is_fitted_and_scored_and_its_costs_are_kept(plan, study_of, run_of, store):
+    study, step = study_of(), run_of(MeanColour())
     outcomes = execute([step.score], store, workers=0)
-    assert [outcomes[s].status for s in (step.train, step.generate, step.fit, step.score)] == ["cached"] * 2 + ["done"] * 2
+    assert [outcomes[s].status for s in (study.trainings[0], study.pictures, *step.steps)] == ["cached"] * 2 + ["done"] * 2
     scores = read_scores(store.path(step.score.keys["scores"]) / SCORES)
     assert scores.query_ids == tuple(case.id for case in plan.roles("query"))
     assert scores.train_ids == tuple(image.id for image in plan.training.images)
@@ -307,8 +301,8 @@ WRONG = {
 }
 
 
-def refusal(how: str, steps, store: ArtifactStore) -> str:
-    step = steps(Wrong(how=how))
+def refusal(how: str, run_of, store: ArtifactStore) -> str:
+    step = run_of(Wrong(how=how))
     outcome = execute([step.score], store, workers=0)[step.score]
     assert outcome.status == "failed"
     assert isinstance(outcome.error, MethodError)
@@ -318,15 +312,15 @@ def refusal(how: str, steps, store: ArtifactStore) -> str:
 
 
 @pytest.mark.parametrize("how", WRONG)
-def test_scores_that_cannot_be_are_refused_with_one_line(how, steps, store):
-    reason = refusal(how, steps, store)
+def test_scores_that_cannot_be_are_refused_with_one_line(how, run_of, store):
+    reason = refusal(how, run_of, store)
     assert "\n" not in reason
     assert re.search(WRONG[how], reason), reason
 
 
 @pytest.mark.parametrize("how", WRONG)
-def test_the_line_names_the_method(how, steps, store):
-    assert "wrong" in refusal(how, steps, store)
+def test_the_line_names_the_method(how, run_of, store):
+    assert "wrong" in refusal(how, run_of, store)
 
 
 def test_scores_come_back_as_they_went(tmp_path):
@@ -348,25 +342,25 @@ def other_training(plan, **changes):
     return replace(plan, training=replace(plan.training, customization=replace(plan.training.customization, **changes)))
 
 
-def test_features_are_not_fitted_again_for_another_training(plan, steps):
+def test_features_are_not_fitted_again_for_another_training(plan, run_of):
     other = other_training(plan, learning_rate=1e-2, epochs=3)
-    assert steps(MeanColour()).fit.keys == steps(MeanColour(), other).fit.keys
-    assert steps(Watching()).fit.keys != steps(Watching(), other).fit.keys
+    assert run_of(MeanColour()).fit.keys == run_of(MeanColour(), other).fit.keys
+    assert run_of(Watching()).fit.keys != run_of(Watching(), other).fit.keys
 
 
-def test_features_are_fitted_again_for_other_images_and_hyper_parameters(plan, steps):
+def test_features_are_fitted_again_for_other_images_and_hyper_parameters(plan, run_of):
     fewer = replace(plan, training=replace(plan.training, images=plan.training.images[1:]))
     changed = replace(plan, training=replace(plan.training, data="other bytes"))
-    keys = {steps(MeanColour(), p).fit.keys["state"] for p in (plan, fewer, changed)}
+    keys = {run_of(MeanColour(), p).fit.keys["state"] for p in (plan, fewer, changed)}
     assert len(keys) == 3
-    assert steps(Wrong(how="a")).fit.keys != steps(Wrong(how="b")).fit.keys
-    assert steps(MeanColour(), seed=4).fit.keys != steps(MeanColour(), seed=16).fit.keys
+    assert run_of(Wrong(how="a")).fit.keys != run_of(Wrong(how="b")).fit.keys
+    assert run_of(MeanColour(), seed=4).fit.keys != run_of(MeanColour(), seed=16).fit.keys
 
 
-def test_a_training_with_flips_is_not_served_features_without(plan, steps, store):
+def test_a_training_with_flips_is_not_served_features_without(plan, run_of, store):
     """Rule 7: with flips each training image is scored in both versions, so a fit that read `study.flips` is another."""
     for flips in (False, True):
-        step = steps(MeanColour(), other_training(plan, flips=flips)).fit
+        step = run_of(MeanColour(), other_training(plan, flips=flips)).fit
         assert execute([step], store, workers=0)[step].ok
         assert bool(np.load(store.path(step.keys["state"]) / "flips.npy")) == flips
 
@@ -385,17 +379,17 @@ class Counting(AttributionMethod):
         return Scores.of(queries, study.train, np.zeros((len(queries), len(study.train))))
 
 
-def test_a_study_with_fewer_prompts_is_not_served_a_fit_that_saw_more(plan, steps, store):
+def test_a_study_with_fewer_prompts_is_not_served_a_fit_that_saw_more(plan, run_of, store):
     """As with --limit: a method that reads `study.prompts` sees another study."""
     fewer = replace(plan, cases=plan.cases[:-1])
     for p in (plan, fewer):
-        step = steps(Counting(), p).fit
+        step = run_of(Counting(), p).fit
         assert execute([step], store, workers=0)[step].ok
         assert np.load(store.path(step.keys["state"]) / "prompts.npy") == len({case.prompt for case in p.cases})
 
 
-def test_scores_depend_on_the_generated_pictures(plan, steps):
+def test_scores_depend_on_the_generated_pictures(plan, run_of):
     other = replace(plan, sampling=replace(plan.sampling, guidance=1.0))
-    assert steps(MeanColour()).fit.keys == steps(MeanColour(), other).fit.keys
-    assert steps(MeanColour()).score.keys != steps(MeanColour(), other).score.keys
-    assert steps(MeanColour()).score.keys != steps(MeanColour(), other_training(plan, epochs=3)).score.keys
+    assert run_of(MeanColour()).fit.keys == run_of(MeanColour(), other).fit.keys
+    assert run_of(MeanColour()).score.keys != run_of(MeanColour(), other).score.keys
+    assert run_of(MeanColour()).score.keys != run_of(MeanColour(), other_training(plan, epochs=3)).score.keys

@@ -1,0 +1,86 @@
+"""`attribench verify`: is a copy of a data set whole?"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from attribench.interface import Dataset, Problem
+
+
+def verify(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The data set's name.")],
+    data_root: Annotated[Optional[Path], typer.Option(help="Folder of the real data, in the authors' layout.")] = None,
+    edition: Annotated[
+        Optional[Literal["mini", "paper"]], typer.Option(help="mini (shipped) or paper (needs --data-root).")
+    ] = None,
+    plugin: Annotated[list[Path], typer.Option(help="A Python file that defines the data set.")] = [],  # noqa: B006
+    json: Annotated[bool, typer.Option("--json", help="One problem a line, as a JSON object.")] = False,
+) -> None:
+    """Look at every file of a data set, and list each that is missing, damaged or doubled, with its remedy.
+
+    Example: attribench verify customconcept101 --data-root ~/data/customconcept101
+    """
+    from attribench import editions, plugins
+
+    for path in plugin:
+        plugins.add_file(path)
+    refusal = None
+    try:
+        opened = editions.open_dataset(dataset, edition, data_root)
+    except editions.Unusable as error:
+        refusal, opened = error, error.dataset
+    problems = _problems(opened)
+    if json:
+        for problem in problems:
+            print(jsonlib.dumps(asdict(problem)))
+    else:
+        _show(problems)
+    print(_summary(opened, problems), file=sys.stderr if json else sys.stdout)
+    if refusal is not None:
+        raise refusal
+    raise typer.Exit(editions.DatasetError.exit_code if problems else 0)
+
+
+def _problems(dataset: Dataset) -> list[Problem]:
+    from attribench import images
+    from attribench.cli.looking import looking
+
+    total = sum(len(dataset.images(concept.name)) for concept in dataset.concepts)
+    with looking(total) as look, images.watched(look):
+        return dataset.verify()
+
+
+def _show(problems: Sequence[Problem]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from attribench.confined import shown
+
+    if not problems:
+        return
+    table = Table(box=SIMPLE_HEAD)
+    for column in ("file", "fault", "remedy"):
+        table.add_column(column, overflow="fold")
+    for problem in problems:
+        table.add_row(shown(problem.file), shown(problem.fault), shown(problem.remedy))
+    Console(width=None if sys.stdout.isatty() else 160).print(table, markup=False, highlight=False)
+
+
+def _summary(dataset: Dataset, problems: Sequence[Problem]) -> str:
+    from attribench.confined import shown
+
+    n_images = sum(len(dataset.images(concept.name)) for concept in dataset.concepts)
+    number = {0: "no problem", 1: "1 problem"}.get(len(problems), f"{len(problems)} problems")
+    return (
+        f"{dataset.name}, {dataset.edition} edition in {shown(str(dataset.root))}: looked at {n_images} pictures "
+        f"of {len(dataset.concepts)} usable concepts, {number}"
+    )

@@ -1,0 +1,148 @@
+"""Projected gradients of a study's training images and queries, kept on disk: what gradient methods share.
+
+Methods that name equal fields share one reading of the model (`AttributionMethod.features`). A training image is
+read in both versions if the model was trained with flips; a generated picture as it is. Latents are posterior
+means. Noise comes from the bank, keyed by (picture, prompt, timestep, flip, draw), so that features do not depend
+on batches, order, workers or a resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from PIL.Image import Image, Transpose
+from torch import Tensor
+
+from attribench.diffusion import noise
+from attribench.diffusion.model import DiffusionModel
+from attribench.gradients.diffusion import GradientReader, Sample, Spacing, timesteps_of
+from attribench.gradients.factors import Factor
+from attribench.gradients.groups import Group
+from attribench.gradients.outputs import OutputFunction
+from attribench.gradients.projection import Projection, Projector
+from attribench.gradients.store import FeatureRows, FeatureStore, FeatureWriter, StoreDtype
+from attribench.interface import Access, Ensemble, Features, Queries, State, Study
+
+
+@dataclass(frozen=True)
+class _Project:
+    """The projector as one model of an ensemble uses it."""
+
+    projector: Projector
+    model_id: int
+    scale: float
+
+    def __call__(self, factors: Mapping[str, Factor]) -> Tensor:
+        return self.projector(factors, model_id=self.model_id) * self.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientFeatures(Features):
+    """φ = Pᵀ [ (1/K) Σ_t ∇_θ f(x_t, t, p) ] for every picture x with prompt p (Zheng et al., ICLR 2024).
+
+    Arrays, for each model m of the ensemble: features-m [versions, n, k] and errors-m [versions · n, K], the squared
+    error of the prediction at each timestep. Where the projection keeps layers apart, layers [n_layers, 3]: first
+    and last column (excluded) of each, and its number of parameters.
+
+    The projection "trak" is divided by √(number of parameters), as TRAKer does.
+    """
+
+    name: ClassVar[str] = "gradients"
+    needs: ClassVar[Access] = Access.GRADIENTS | Access.CHECKPOINTS
+
+    group: Group
+    function: OutputFunction
+    timesteps: int
+    spacing: Spacing
+    normalize_timesteps: bool
+    projection: Projection
+    shared_noise: bool = False
+    """The same noise for every picture at a timestep, in place of its own."""
+    checkpoints: int = 1
+    seeds: int = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    stored: StoreDtype = "float32"
+
+    def ensemble(self) -> Ensemble:
+        return Ensemble(checkpoints=self.checkpoints, seeds=self.seeds)
+
+    def of_training(self, study: Study, state: State) -> None:
+        pictures = study.train
+        versions = 2 if study.flips else 1
+
+        def samples(model: DiffusionModel, start: int) -> Iterator[Sample]:
+            for row in range(start, versions * len(pictures)):
+                version, i = divmod(row, len(pictures))
+                picture = pictures[i].transpose(Transpose.FLIP_LEFT_RIGHT) if version else pictures[i]
+                yield self._sample(study, model, pictures.ids[i], pictures.prompts[i], picture, flip=bool(version))
+
+        self._keep(study, state, pictures.ids, versions, samples)
+
+    def of_queries(self, study: Study, state: State, queries: Queries) -> None:
+        def samples(model: DiffusionModel, start: int) -> Iterator[Sample]:
+            for i in range(start, len(queries)):
+                yield self.query_sample(study, model, queries, i)
+
+        self._keep(study, state, queries.ids, 1, samples)
+
+    def query_sample(self, study: Study, model: DiffusionModel, queries: Queries, i: int) -> Sample:
+        """The rows that stand for query i."""
+        return self._sample(study, model, queries.ids[i], queries.prompts[i], queries[i], flip=False)
+
+    # ------------------------------------------------------------------------------------ reading
+
+    def rows(self, arrays: Mapping[str, np.ndarray], model: int, study: Study) -> FeatureRows:
+        """φ of one model as a matrix [versions · n, k], image after image and then their mirror images."""
+        return FeatureStore.of(arrays, f"features-{model:02d}", self._identity(study)).rows()
+
+    def _identity(self, study: Study) -> str:
+        return f"{self} of the study {study.id}"
+
+    def _keep(
+        self, study: Study, state: State, ids: Sequence[str], versions: int,
+        samples: Callable[[DiffusionModel, int], Iterator[Sample]],
+    ) -> None:  # fmt: skip
+        for m, model in enumerate(study.models):
+            reader = GradientReader(
+                model, self.group, self.function, normalize=self.normalize_timesteps, precision=self.precision
+            )
+            projector = self.projection.projector(reader.shapes, study.device)
+            scale = reader.n_parameters**-0.5 if self.projection.kind == "trak" else 1.0
+            writer = FeatureWriter(
+                state, f"features-{m:02d}", ids, projector.dim,
+                identity=self._identity(study), versions=versions, dtype=self.stored,
+            )  # fmt: skip
+            project = _Project(projector, m, scale)
+            for read in reader.read(samples(model, writer.written), project):
+                errors = state.create(f"errors-{m:02d}", (writer.rows, read.errors.shape[1]))
+                errors[writer.written : writer.written + len(read.errors)] = read.errors.numpy()
+                errors.flush()
+                writer.append(read.features)
+            if projector.blocks is not None:
+                sizes = [out * columns for out, columns in reader.shapes.values()]
+                state["layers"] = np.array(
+                    [(b.start, b.stop, size) for b, size in zip(projector.blocks.values(), sizes, strict=True)]
+                )
+
+    def _sample(self, study: Study, model: DiffusionModel, picture_id: str, prompt: str, picture: Image, *, flip: bool) -> Sample:
+        steps = timesteps_of(self.spacing, self.timesteps, model.n_timesteps, study.id, picture_id, flip)
+        latent, _ = model.latent_moments(model.pixels([picture]))
+        return Sample(
+            id=picture_id,
+            prompt=prompt,
+            latents=latent.expand(len(steps), -1, -1, -1),
+            timesteps=steps,
+            noise=self._noise(model, picture_id, prompt, steps, flip),
+        )
+
+    def _noise(self, model: DiffusionModel, picture_id: str, prompt: str, steps: Sequence[int], flip: bool = False) -> Tensor:
+        """[K, c, h, w]; a timestep that comes again has the next draw."""
+        of_whom = () if self.shared_noise else (picture_id, prompt, flip)
+        draws = [steps[:k].count(t) for k, t in enumerate(steps)]
+        return torch.stack(
+            [noise.normal(model.latent_shape, "gradients", *of_whom, t, draw) for t, draw in zip(steps, draws, strict=True)]
+        )

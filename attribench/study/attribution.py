@@ -1,0 +1,223 @@
+"""The steps that attribute: read features, fit, score. What each takes as input is what its reader may see.
+
+    read (training images) ──► fit ──► score                   held-out queries: what the table shows
+                          └──────────► score on dev queries    where a method has candidates to choose from
+    read (queries) ──────────────────► both
+
+A reader is a method or features. Features are read once for all methods that name them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from attribench.engine.identity import NotHashable, token
+from attribench.engine.measure import Cost, measure
+from attribench.engine.steps import Ref, Step, StepContext
+from attribench.errors import MethodError
+from attribench.interface import Access, AttributionMethod, Features, Queries, Role, Scores, State, TrainingObserver
+from attribench.study.blame import blame
+from attribench.study.ensemble import member_inputs, members
+from attribench.study.generated import generated
+from attribench.study.granted import GrantedStudy, Materials
+from attribench.study.plan import StudyPlan
+from attribench.study.scores import SCORES, write_candidates, write_scores
+from attribench.study.steps import observation_name
+
+if TYPE_CHECKING:
+    from attribench.study.runs import StudySteps
+
+COST = "cost.json"
+CHEAP = {"seconds": 0.5, "peak_bytes": 2e8, "bytes": 1e5}
+"""What fitting or scoring by features takes at the size of a customization, order of magnitude."""
+
+Reader = AttributionMethod | Features
+MODELS = Access.GRADIENTS | Access.CHECKPOINTS
+QUERIES: dict[Role, str] = {"query": "queries", "fit": "dev queries"}
+"""How the progress display calls them; the pictures to learn from are the dev queries."""
+
+
+# -------------------------------------------------------------------------------------- building
+
+
+def read_step(study: StudySteps, features: Features, role: Role | None = None) -> Step:
+    """Read features of the training images, or of the queries of one role; shared by all methods that name them."""
+    inputs = _granted_inputs(study, features)
+    if role is not None:
+        inputs |= _query_inputs(study, features)
+    return Step(
+        name=f"read {reader_name(features)}" + ("" if role is None else f" of {QUERIES[role]}"),
+        label=study.plan.id,
+        function=read,
+        params={"features": features, **_seen(study.plan, features, role)},
+        inputs=inputs,
+        outputs={"state": None},
+        bindings=study.bindings | {"plan": study.plan},
+        version=features.version,
+        estimate=CHEAP,
+        gpu=True,
+    )
+
+
+def fit_step(study: StudySteps, method: AttributionMethod, seed: int) -> Step:
+    """`method.fit` with the inputs that its access covers, so that it depends on nothing else."""
+    features = {features_name(f): Ref(read_step(study, f), "state") for f in method.features()}
+    return Step(
+        name=f"fit {method.name}",
+        label=f"{study.plan.id} seed {seed}" if method.stochastic else study.plan.id,
+        function=fit,
+        params={"method": method, "seed": seed, **_seen(study.plan, method, None)},
+        inputs=_granted_inputs(study, method) | features,
+        outputs={"state": None},
+        bindings=study.bindings | {"plan": study.plan},
+        version=method.version,
+        estimate=CHEAP,
+        gpu=True,
+    )
+
+
+def score_step(study: StudySteps, method: AttributionMethod, fitted: Step, role: Role = "query") -> Step:
+    """`method.score` for the study's held-out queries or, by role "fit", its dev queries; of every candidate if any."""
+    features = {f"query-{features_name(f)}": Ref(read_step(study, f, role), "state") for f in method.features()}
+    return Step(
+        name=f"score {method.name}" + ("" if role == "query" else f" on {QUERIES[role]}"),
+        label=fitted.label,
+        function=score,
+        params={**fitted.params, **_seen(study.plan, method, role), "candidates": method.candidates()},
+        inputs={**fitted.inputs, **_query_inputs(study, method), **features, "state": Ref(fitted, "state")},
+        outputs={"scores": None},
+        bindings=fitted.bindings,
+        version=fitted.version,
+        estimate=CHEAP,
+        gpu=True,
+    )
+
+
+def features_name(features: Features) -> str:
+    """A short stable name for the input that holds features."""
+    try:
+        return f"features-{token(features, type(features).__name__)[:12]}"
+    except NotHashable as error:
+        raise MethodError(f"features cannot be told from others: {error}") from error
+
+
+def reader_name(reader: Reader) -> str:
+    """What progress and errors call it."""
+    return reader.name or type(reader).__name__
+
+
+def _observers(plan: StudyPlan, reader: Reader) -> tuple[TrainingObserver, ...]:
+    watches = isinstance(reader, AttributionMethod) and Access.TRAINING in reader.needs
+    return tuple(reader.observers(plan.prompts)) if watches else ()
+
+
+def _seen(plan: StudyPlan, reader: Reader, role: Role | None) -> dict[str, Any]:
+    """What a reader sees of a study beside its inputs; with a role, the queries of that role as well."""
+    watches_training = Access.TRAINING in reader.needs
+    return {
+        "assets": reader.assets(),
+        "study": plan.id,
+        "edition": plan.edition,
+        "data": plan.training.data,
+        "images": plan.training.images,
+        "flips": plan.training.customization.flips,
+        "generations": plan.roles("fit") if watches_training else (),
+        "prompts": plan.prompts if watches_training else (),
+        "observers": _observers(plan, reader),
+        "role": role,
+        "queries": () if role is None else plan.roles(role),
+    }
+
+
+def _granted_inputs(study: StudySteps, reader: Reader) -> dict[str, Ref]:
+    inputs = {}
+    if reader.needs & MODELS:
+        inputs |= member_inputs(reader.ensemble(), study.trainings)
+    if Access.TRAINING in reader.needs:
+        inputs["generations"] = Ref(study.pictures, "pictures")
+        for observer in _observers(study.plan, reader):
+            inputs[observation_name(observer)] = Ref(study.trainings[0], observation_name(observer))
+    return inputs
+
+
+def _query_inputs(study: StudySteps, reader: Reader) -> dict[str, Ref]:
+    inputs = {"pictures": Ref(study.pictures, "pictures")}
+    if Access.TRAJECTORY in reader.needs:
+        inputs["trajectory"] = Ref(study.pictures, "trajectory")
+    return inputs
+
+
+# --------------------------------------------------------------------------------------- running
+
+
+def read(ctx: StepContext) -> None:
+    """`features.of_training` or `features.of_queries`, timed."""
+    features: Features = ctx.params["features"]
+    study, queries = _study(ctx, features, seed=0)
+    state = State(ctx.out("state"))
+    with blame(f"the features {reader_name(features)!r}"), measure(ctx.device) as cost:
+        if queries is None:
+            features.of_training(study, state)
+        else:
+            features.of_queries(study, state, queries)
+    _note_cost(ctx, "state", cost, bytes=state.nbytes)
+
+
+def fit(ctx: StepContext) -> None:
+    """`method.fit`, timed."""
+    method: AttributionMethod = ctx.params["method"]
+    study, _ = _study(ctx, method, ctx.params["seed"])
+    state = State(ctx.out("state"))
+    with blame(f"the method {method.name!r}"), measure(ctx.device) as cost:
+        method.fit(study, state)
+    _note_cost(ctx, "state", cost, bytes=state.nbytes)
+
+
+def score(ctx: StepContext) -> None:
+    """`method.score`, or `method.score_candidates`, on the queries; timed and checked."""
+    method: AttributionMethod = ctx.params["method"]
+    candidates = ctx.params["candidates"]
+    study, queries = _study(ctx, method, ctx.params["seed"])
+    state = State(ctx.input("state"))
+    with blame(f"the method {method.name!r}"), measure(ctx.device) as cost:
+        found = method.score_candidates(study, state, queries) if candidates else [method.score(study, state, queries)]
+    if len(found) != max(len(candidates), 1):
+        raise MethodError(
+            f"{method.name}.score_candidates returned {len(found)} scores for {len(candidates)} candidates; mend the plugin"
+        )
+    for scores in found:
+        if not isinstance(scores, Scores) or scores.query_ids != queries.ids or scores.train_ids != study.train.ids:
+            raise MethodError(f"{method.name}.score must return Scores.of(queries, study.train, values); mend the plugin")
+    path = ctx.out("scores") / SCORES
+    if candidates:
+        write_candidates(path, found)
+    else:
+        write_scores(path, found[0])
+    _note_cost(ctx, "scores", cost)
+
+
+def _note_cost(ctx: StepContext, output: str, cost: Cost, **more: int) -> None:
+    known = {"seconds": cost.seconds, "peak_bytes": cost.peak_bytes, **more}
+    (ctx.out(output) / COST).write_text(json.dumps(known))
+
+
+def _study(ctx: StepContext, reader: Reader, seed: int) -> tuple[GrantedStudy, Queries | None]:
+    """What the reader sees of the study, and the queries that it is asked about, if any."""
+    plan, role, ensemble = ctx.bindings["plan"], ctx.params["role"], reader.ensemble()
+    queries = None if role is None else generated(plan, ctx.input("pictures"), role)
+    named = reader.features() if isinstance(reader, AttributionMethod) else ()
+    materials = Materials(
+        plan=plan,
+        dataset=ctx.bindings["dataset"],
+        base_model=ctx.bindings["model"],
+        ensemble=ensemble,
+        members=members(ensemble, ctx.input) if reader.needs & MODELS else (),
+        generations=ctx.input("generations") if "generations" in ctx.inputs else None,
+        observations={observer: ctx.input(observation_name(observer)) for observer in ctx.params["observers"]},
+        features={features: ctx.input(features_name(features)) for features in named},
+        query_features={f: ctx.input(f"query-{features_name(f)}") for f in named} if queries is not None else {},
+        queries=queries,
+        trajectory=ctx.input("trajectory") if "trajectory" in ctx.inputs else None,
+    )
+    return GrantedStudy(materials, reader.needs, reader_name(reader), seed, ctx.device), queries

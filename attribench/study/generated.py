@@ -1,0 +1,48 @@
+"""What a generation leaves on disk: a picture per case, and how each of them came about.
+
+    pictures/00000.png              one per case, in the order of the plan's cases
+    trajectory/00000.npy            [steps, channels, height, width] float32: predicted x_0 along its sampling
+    trajectory/timesteps.npy        [steps] int64, falling
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from attribench.interface import Queries, Role, Trajectory
+from attribench.study.plan import StudyPlan
+
+TIMESTEPS = "timesteps.npy"
+
+
+def picture_name(number: int) -> str:
+    """File of the `number`-th case's picture."""
+    return f"{number:05d}.png"
+
+
+def estimates_name(number: int) -> str:
+    """File of the `number`-th case's predicted clean latents."""
+    return f"{number:05d}.npy"
+
+
+def generated(plan: StudyPlan, folder: Path, role: Role) -> Queries:
+    """The generated pictures of the cases of one role."""
+    numbers = {case.id: number for number, case in enumerate(plan.cases)}
+
+    def load(case_id: str) -> Image.Image:
+        with Image.open(folder / picture_name(numbers[case_id])) as picture:
+            return picture.convert("RGB")
+
+    return Queries(plan.roles(role), load)
+
+
+def sampled(plan: StudyPlan, folder: Path, case_id: str) -> Trajectory:
+    """How the picture of a case was sampled; the estimates are memory-mapped."""
+    number = next(number for number, case in enumerate(plan.cases) if case.id == case_id)
+    return Trajectory(
+        timesteps=np.load(folder / TIMESTEPS, allow_pickle=False),
+        estimates=np.load(folder / estimates_name(number), mmap_mode="r", allow_pickle=False),
+    )

@@ -1,0 +1,119 @@
+"""What a run does on one study: the trainings and pictures that all methods build on, then each method's own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attribench.diffusion.checkpoints import checkpoint_steps
+from attribench.engine.steps import Step
+from attribench.errors import AccessError, MethodError
+from attribench.interface import Access, AttributionMethod, Features, Role, TrainingObserver
+from attribench.study.attribution import features_name, fit_step, read_step, reader_name, score_step
+from attribench.study.blame import blame
+from attribench.study.ensemble import train_steps
+from attribench.study.plan import StudyPlan
+from attribench.study.steps import generate_step
+
+
+@dataclass(frozen=True)
+class StudySteps:
+    """What all methods of a study build on."""
+
+    plan: StudyPlan
+    trainings: tuple[Step, ...]
+    """The study's own, then those of the further seeds that an ensemble has."""
+    pictures: Step
+    bindings: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        plan: StudyPlan,
+        methods: Sequence[AttributionMethod],
+        bindings: dict,
+        *,
+        observers: Sequence[TrainingObserver] = (),
+        estimates: tuple[Mapping[str, float] | None, Mapping[str, float] | None] = (None, None),
+    ) -> StudySteps:
+        """The trainings and the generation that these methods and `observers` need.
+
+        `estimates` are of a training and of the generation. Raises MethodError, naming the method, for one that
+        asks for what cannot be.
+        """
+        watching, readers = list(observers), []
+        for method in methods:
+            with blame(f"the method {method.name!r}"):
+                readers += (own := [method, *method.features()])
+                for reader in own:
+                    checkpoint_steps(reader.ensemble().checkpoints, plan.training.n_steps)
+                watching += [o for o in method.observers(plan.prompts) if o not in watching]
+        trainings = train_steps(plan, [reader.ensemble() for reader in readers], watching, bindings, estimates[0])
+        trajectory = any(Access.TRAJECTORY in reader.needs for reader in readers)
+        pictures = generate_step(plan, trainings[0], bindings, estimates[1], trajectory=trajectory)
+        return cls(plan, trainings, pictures, bindings)
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """One method on one study with one seed."""
+
+    plan: StudyPlan
+    seed: int
+    fit: Step
+    score: Step
+    dev: Step | None
+    """The scores of the dev queries, where there are candidates to choose from."""
+    features: tuple[Step, ...]
+    """Of the training images."""
+    query_features: tuple[Step, ...]
+    trainings: tuple[Step, ...]
+    """The further ones that its ensemble, or that of its features, needs."""
+
+    @classmethod
+    def of(cls, study: StudySteps, method: AttributionMethod, seed: int) -> MethodRun:
+        fitted = fit_step(study, method, seed)
+        features = tuple(dict.fromkeys(method.features()))
+        n_seeds = max(reader.ensemble().seeds for reader in (method, *features))
+        return cls(
+            plan=study.plan,
+            seed=seed,
+            fit=fitted,
+            score=score_step(study, method, fitted),
+            dev=score_step(study, method, fitted, "fit") if method.candidates() else None,
+            features=tuple(read_step(study, of) for of in features),
+            query_features=tuple(read_step(study, of, "query") for of in features),
+            trainings=study.trainings[1:n_seeds],
+        )
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What has to succeed for the method to have a row, in the order in which it is run."""
+        return (self.fit, self.score) if self.dev is None else (self.fit, self.score, self.dev)
+
+    def scores_of(self, role: Role) -> Step:
+        """The step that scores the queries of a role; dev queries only where there are candidates."""
+        return self.score if role == "query" else self.dev
+
+
+def check(method: AttributionMethod) -> None:
+    """Raise MethodError, naming the method, unless what it declares beside fit and score can be."""
+    with blame(f"the method {method.name!r}"):
+        for features in method.features():
+            if not isinstance(features, Features):
+                raise MethodError(f"features() must return Features, not {features!r}; mend the plugin")
+            features_name(features)
+        for reader in (method, *method.features()):
+            ensemble = reader.ensemble()
+            if ensemble.n_models > 1 and Access.CHECKPOINTS not in reader.needs:
+                raise AccessError(
+                    f"{reader_name(reader)} asks for an ensemble of {ensemble.n_models} models but declares no "
+                    "Access.CHECKPOINTS; add it to the class's `needs`"
+                )
+        candidates = method.candidates()
+        if any(type(candidate) is not type(method) for candidate in candidates):
+            raise MethodError("candidates() must return instances of the method's own class; mend the plugin")
+        if candidates and not 0 <= method.default_candidate() < len(candidates):
+            default, n = method.default_candidate(), len(candidates)
+            raise MethodError(f"default_candidate() is {default}, but there are {n} candidates; mend the plugin")
