@@ -43,7 +43,7 @@ class Das(KernelMethod):
         weights = self._residuals(torch.from_numpy(np.array(errors)).double().to(device)).expand(len(lambdas), -1)
         if self.leverage:
             weights = weights / (1 - kernel.leverages(features, lambdas))
-        return weights / kernel.mean_absolute_inverse(features, lambdas)[:, None]
+        return weights * self.model_scale(kernel, features, lambdas)
 
     def _residuals(self, errors: Tensor) -> Tensor:
         """r_i [n] from squared errors [n, K]."""

@@ -115,6 +115,15 @@ class KernelMethod(GradientMethod):
         """
         return torch.ones(len(lambdas), 1, dtype=torch.float64)
 
+    def model_scale(self, kernel: RidgeKernel, features: Rows, lambdas: Sequence[float]) -> Tensor:
+        """1 / mean |(ΦᵀΦ + λI)⁻¹|, [L, 1]: the trak package's weight of a model in an ensemble.
+
+        1 without an ensemble: there it changes no order, and it is the dearest product of all.
+        """
+        if self.gradients().ensemble().n_models == 1:
+            return torch.ones(len(lambdas), 1, dtype=torch.float64, device=kernel.values.device)
+        return 1 / kernel.mean_absolute_inverse(features, lambdas)[:, None]
+
     def from_product(self, weighted: Tensor) -> Tensor:
         """Scores from the weighted products of one model."""
         return weighted

@@ -26,11 +26,14 @@ class JourneyFeatures(GradientFeatures):
     times, and the gradients of all these rows are averaged.
     """
 
-    name: ClassVar[str] = "journey gradients"
     needs: ClassVar[Access] = GradientFeatures.needs | Access.TRAJECTORY
 
     query_steps: int
     resamplings: int
+
+    @property
+    def name(self) -> str:
+        return f"{super().name} along the sampling"
 
     def query_sample(self, study: Study, model: DiffusionModel, queries: Queries, i: int) -> Sample:
         path = study.trajectory(queries.ids[i])

@@ -23,7 +23,8 @@ class Trak(KernelMethod):
 
     Park et al., "TRAK: attributing model behavior at scale", ICML 2023, with f the diffusion loss and
     Q = 1 as in its published diffusion code. The division by the mean absolute entry is the trak package's: it lets
-    no model of an ensemble outweigh another. Needs the trained model; a backward pass per image and timestep.
+    no model of an ensemble outweigh another, and is left out where there is but one. Needs the trained model; a
+    backward pass per image and timestep.
     """
 
     name: ClassVar[str] = "trak"
@@ -31,4 +32,4 @@ class Trak(KernelMethod):
     function: OutputFunction = "loss"
 
     def row_weights(self, kernel: RidgeKernel, features: Rows, errors: np.ndarray, lambdas: Sequence[float]) -> Tensor:
-        return 1 / kernel.mean_absolute_inverse(features, lambdas)[:, None]
+        return self.model_scale(kernel, features, lambdas)

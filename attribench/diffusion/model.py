@@ -164,10 +164,8 @@ class DiffusionModel:
         for token, word in initial_words.items():
             if self.tokenizer.add_tokens([token]) != 1:
                 raise ModelError(f"the model's vocabulary already holds {token!r}; choose another modifier token")
-            if word is None:
-                ids = [rare[len(self._modifier_names)]]
-            else:
-                ids = self.tokenizer(word, add_special_tokens=False).input_ids
+            words = None if word is None else self.tokenizer(word, add_special_tokens=False).input_ids
+            ids = words or [rare[len(self._modifier_names)]]
             initial = self._words.table.weight[torch.tensor(ids, device=self.device)].mean(dim=0)
             self._words.add(self.tokenizer.convert_tokens_to_ids(token), initial)
             self._modifier_names.append(token)

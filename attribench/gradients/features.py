@@ -51,7 +51,6 @@ class GradientFeatures(Features):
     The projection "trak" is divided by √(number of parameters), as TRAKer does.
     """
 
-    name: ClassVar[str] = "gradients"
     needs: ClassVar[Access] = Access.GRADIENTS | Access.CHECKPOINTS
 
     group: Group
@@ -66,6 +65,11 @@ class GradientFeatures(Features):
     seeds: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     stored: StoreDtype = "float32"
+
+    @property
+    def name(self) -> str:
+        """What progress calls it; features that cost the same go by the same name."""
+        return f"{self.function} gradients of {self.group}"
 
     def ensemble(self) -> Ensemble:
         return Ensemble(checkpoints=self.checkpoints, seeds=self.seeds)

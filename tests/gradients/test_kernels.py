@@ -191,3 +191,16 @@ def test_other_features_than_the_fitted_ones_are_refused(tmp_path):
         RidgeKernel.fit(torch.zeros(0, 4))
     with pytest.raises(MethodError, match="no kernel 'kernel' was kept"):
         RidgeKernel.load(State(tmp_path), "kernel")
+
+
+@pytest.mark.parametrize("n", [8, 90])
+def test_the_mean_of_some_columns_stands_for_all(n, monkeypatch):
+    """Random features, primal and dual: a quarter of the columns gives the mean to a few per cent."""
+    from attribench.gradients import kernels
+
+    features = random(n, 64)
+    kernel = RidgeKernel.fit(features)
+    exact = torch.linalg.inv(features.T @ features + 0.5 * torch.eye(64, dtype=torch.float64)).abs().mean()
+    torch.testing.assert_close(kernel.mean_absolute_inverse(features, [0.5])[0], exact)
+    monkeypatch.setattr(kernels, "MEAN_COLUMNS", 16)
+    assert abs(kernel.mean_absolute_inverse(features, [0.5])[0] / exact - 1) < 0.1

@@ -259,6 +259,15 @@ def test_the_ensemble_is_the_mean_of_its_models(study_of, queries_of, tmp_path, 
     np.testing.assert_allclose(both, np.mean(alone, axis=0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("fields", [{"precision": "bfloat16"}, {"stored": "bfloat16"}, {"stored": "float16"}])
+def test_half_precision_keeps_the_order_of_scores(fields, study_of, queries_of, tmp_path):
+    study, queries = study_of(8), queries_of([10, 11, 12])
+    exact = values(ready(DTrak), study, queries, tmp_path / "exact")
+    rounded = values(ready(DTrak, **fields), study, queries, tmp_path / "rounded")
+    for ours, reference in zip(rounded, exact, strict=True):
+        assert stats.spearmanr(ours, reference).statistic > 0.9
+
+
 def test_a_projection_dimension_above_the_rank_needs_a_lambda(study_of, queries_of, tmp_path):
     with pytest.raises(MethodError, match="singular; take λ > 0"):
         values(ready(Trak, lambda_reg=0.0), study_of(4), queries_of([7]), tmp_path)
