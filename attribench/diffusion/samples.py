@@ -23,7 +23,7 @@ from attribench.images import square
 from attribench.interface import TrainImage
 
 ENCODED_AT_ONCE = 8
-"""Pictures that the VAE sees together, so that memory is bounded."""
+"""Augmented pictures that the VAE sees together, so that memory is bounded."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Samples:
     def __call__(self, wanted: Sequence[Draw]) -> list[Sample]:
         """One sample for each draw; their pictures go through the VAE together."""
         drawn = [self._draw(draw) for draw in wanted]
-        if self.config.augmentation == "none":
-            moments = self._unchanging
+        if self.config.augmentation == "none":  # encoded once, so one by one: the VAE's rounding depends on its batch
+            moments, at_once = self._unchanging, 1
             keys = [(draw.image.id, flip) for draw, (_, flip, _) in zip(wanted, drawn, strict=True)]
         else:
-            moments, keys = {}, list(wanted)
+            moments, at_once, keys = {}, ENCODED_AT_ONCE, list(wanted)
         missing = {key: view.picture for key, (view, _, _) in zip(keys, drawn, strict=True) if key not in moments}
-        moments |= self._encode(missing)
+        moments |= self._encode(missing, at_once)
         return [
             self._finish(draw, view, timestep, *moments[key])
             for draw, (view, _, timestep), key in zip(wanted, drawn, keys, strict=True)
@@ -102,12 +102,12 @@ class Samples:
             return augmentation.custom_diffusion(picture, prompt, random)
         return augmentation.whole(picture, prompt)
 
-    def _encode(self, pictures: dict[Hashable, Image.Image]) -> dict[Hashable, tuple[Tensor, Tensor]]:
+    def _encode(self, pictures: dict[Hashable, Image.Image], at_once: int) -> dict[Hashable, tuple[Tensor, Tensor]]:
         """Mean and standard deviation of each picture's latent, [c, h, w] each."""
         encoded: dict[Hashable, tuple[Tensor, Tensor]] = {}
         keys = list(pictures)
-        for start in range(0, len(keys), ENCODED_AT_ONCE):
-            some = keys[start : start + ENCODED_AT_ONCE]
+        for start in range(0, len(keys), at_once):
+            some = keys[start : start + at_once]
             mean, std = self.model.latent_moments(self.model.pixels([pictures[key] for key in some]))
             encoded |= zip(some, zip(mean, std, strict=True), strict=True)
         return encoded
