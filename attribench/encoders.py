@@ -1,7 +1,8 @@
-"""Named image and text encoders, all loaded by open_clip_torch.
+"""Named image and text encoders, loaded by open_clip_torch, and image encoders of timm.
 
     clip-tiny            the small CLIP that ships in attribench/assets (recipes/tiny/clip.py)
     MODEL/PRETRAINED     open_clip's names ("ViT-B-32/openai"), from the local cache or the hub
+    timm/MODEL           timm's names ("timm/vit_base_patch16_224.dino"), likewise; they know no text
 
 Features are what the encoder returns: no normalisation. Weights are safetensors, or read with
 `weights_only=True`; no pickle is executed.
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import open_clip
 
 TINY = "clip-tiny"
+TIMM = "timm/"
 BY_EDITION: dict[Edition, str] = {"mini": TINY, "paper": "ViT-B-32/openai"}
 ASSETS = Path(__file__).parent / "assets"
 BATCH = 64
@@ -82,6 +84,11 @@ def available(name: str) -> str | None:
         return f"{TINY} is not in {ASSETS / TINY}; build it with recipes/tiny/clip.py or take a complete copy"
     from huggingface_hub import constants
 
+    if name.startswith(TIMM):
+        repository = _timm_repository(name)
+        if constants.HF_HUB_OFFLINE and not _in_cache(repository, ("model.safetensors", "pytorch_model.bin")):
+            return f"the weights of {name} are not in the local cache and HF_HUB_OFFLINE is set; {_timm_remedy(name)}"
+        return None
     model, tag = _parse(name)
     if constants.HF_HUB_OFFLINE and not _cached(model, tag):
         return f"the weights of {name} are not in the local cache and HF_HUB_OFFLINE is set; {_remedy(model, tag)}"
@@ -89,8 +96,10 @@ def available(name: str) -> str | None:
 
 
 def fingerprint(name: str) -> str:
-    """What the encoder's weights are, for cache keys: a hash of the shipped ones, else open_clip's name."""
-    return weights_fingerprint(ASSETS / TINY) if name == TINY else name
+    """What the encoder's weights are, for cache keys: a hash of the shipped ones, else open_clip's name or timm's page."""
+    if name == TINY:
+        return weights_fingerprint(ASSETS / TINY)
+    return _timm_repository(name) if name.startswith(TIMM) else name
 
 
 _failed: dict[str, Unavailable] = {}
@@ -108,6 +117,8 @@ def load_encoder(name: str, device: str = "cpu") -> Encoder:
         raise _failed[name]
     if name == TINY:
         return local_encoder(ASSETS / TINY, TINY, device)
+    if name.startswith(TIMM):
+        return _load_timm(name, device)
     model_name, tag = _parse(name)
     quick_gelu = bool(open_clip.get_pretrained_cfg(model_name, tag).get("quick_gelu"))
     try:
@@ -135,6 +146,45 @@ def local_encoder(folder: Path, name: str, device: str = "cpu") -> Encoder:
     return Encoder(name, model.eval().requires_grad_(False), preprocess, tokenize, device)
 
 
+def _load_timm(name: str, device: str) -> Encoder:
+    import timm
+
+    try:
+        with LOADING, _own_random_numbers():
+            model = timm.create_model(name.removeprefix(TIMM), pretrained=True, num_classes=0)
+    except (OSError, RuntimeError, ValueError) as error:
+        _failed[name] = Unavailable(f"cannot load {name}: {str(error).splitlines()[0]}; {_timm_remedy(name)}")
+        raise _failed[name] from error
+    return timm_encoder(model, name, device)
+
+
+def timm_encoder(model: torch.nn.Module, name: str, device: str = "cpu") -> Encoder:
+    """An encoder of pictures from a timm model without its classifier, with the transformation that it was trained for."""
+    from timm.data import create_transform, resolve_model_data_config
+
+    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+
+    def no_text(texts: Sequence[str]) -> Tensor:
+        raise UsageError(f"{name} encodes pictures and no text; take an encoder of open_clip, e.g. {BY_EDITION['paper']!r}")
+
+    own = _PicturesOnly(model.to(device).eval().requires_grad_(False))
+    return Encoder(name, own, lambda picture: transform(picture.convert("RGB")), no_text, device)
+
+
+class _PicturesOnly(torch.nn.Module):
+    """A timm model behind the one method of a CLIP that it has."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        return self.model(pixels)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        raise NotImplementedError  # there is no way to make such tokens
+
+
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
     """Lists of at most BATCH items, drawn when asked for."""
     iterator = iter(items)
@@ -157,19 +207,43 @@ def _parse(name: str) -> tuple[str, str]:
     if name not in known:
         near = difflib.get_close_matches(name, [TINY, *known], n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"try {TINY!r} or {BY_EDITION['paper']!r}"
-        raise UsageError(f"no encoder is called {name!r}; {hint} (names are {TINY!r} or open_clip's MODEL/PRETRAINED)")
+        names = f"{TINY!r}, open_clip's MODEL/PRETRAINED or {TIMM}MODEL"
+        raise UsageError(f"no encoder is called {name!r}; {hint} (names are {names})")
     return model, tag
 
 
 def _cached(model: str, tag: str) -> bool:
     import open_clip
-    from huggingface_hub import try_to_load_from_cache
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
     config = open_clip.get_pretrained_cfg(model, tag)
     repository, _, file = config.get("hf_hub", "").rpartition("/")
-    files = [file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
-    return bool(repository) and any(isinstance(try_to_load_from_cache(repository, f), str) for f in files)
+    return _in_cache(repository, [file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME])
+
+
+def _in_cache(repository: str, files: Sequence[str]) -> bool:
+    """Whether one of a hub repository's files is here."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return bool(repository) and any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
+
+
+def _timm_repository(name: str) -> str:
+    """Where timm takes a model's weights from. Raises UsageError for an unknown name."""
+    import timm
+
+    model = name.removeprefix(TIMM)
+    if not timm.is_model_pretrained(model):
+        known = timm.list_pretrained()
+        near = difflib.get_close_matches(model, known, n=1, cutoff=0.4)
+        hint = f"did you mean {TIMM + near[0]!r}?" if near else f"try {TINY!r} or {BY_EDITION['paper']!r}"
+        raise UsageError(f"no encoder is called {name!r}; {hint}")
+    return timm.get_pretrained_cfg(model).hf_hub_id or ""
+
+
+def _timm_remedy(name: str) -> str:
+    made = f"timm.create_model('{name.removeprefix(TIMM)}', pretrained=True)"
+    return f'fetch them once while online: python -c "import timm; {made}"'
 
 
 def _remedy(model: str, tag: str) -> str:

@@ -1,6 +1,6 @@
 """The contracts between the bench and its plugins, and the plain values that pass between them.
 
-A method author needs this page and nothing else. In short:
+A method author needs this page and nothing else (truth and metrics are in `attribench.measurement`). In short:
 
     @dataclass(frozen=True, kw_only=True)
     class PixelCosine(AttributionMethod):
@@ -22,11 +22,10 @@ imports torch.
 from __future__ import annotations
 
 import enum
-import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -158,6 +157,8 @@ class GenerationCase:
     """"un-mixed" or "mixed" here; each protocol names its own."""
     role: Role
     """"fit": a method may learn from the picture and its attribution table column. "query": held out."""
+    monitored: bool = False
+    """Of a query: its attribution table column is known too, as where the table itself is what is reported on."""
 
 
 class Pictures:
@@ -198,7 +199,7 @@ class Queries(Pictures):
         self.plain_prompts = tuple(case.plain_prompt for case in cases)
         self.modifiers = tuple(case.modifiers for case in cases)
         self.seeds = tuple(case.seed for case in cases)
-        self.monitored = tuple(case.role == "fit" for case in cases)
+        self.monitored = tuple(case.role == "fit" or case.monitored for case in cases)
 
 
 class Access(enum.Flag):
@@ -496,46 +497,3 @@ class AttributionMethod(ABC):
     @abstractmethod
     def score(self, study: Study, state: State, queries: Queries) -> Scores:
         """Scores [n_query, n_train] for queries of this study. Timed as `query_seconds`."""
-
-
-# ------------------------------------------------------------------------------------------ metrics
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What is known of the queries of one study: [n_query, n_train] arrays with the ids of both axes."""
-
-    query_ids: tuple[str, ...]
-    train_ids: tuple[str, ...]
-    relevant: np.ndarray
-    """bool: the training image shows a concept of the query's prompt."""
-    tables: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """float: attributions of these queries from elsewhere, by name ("table": columns of MONTRAGE's M)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric(ABC):
-    """A pure function of scores and truth with one value per query."""
-
-    higher_is_better: ClassVar[bool] = True
-    bounds: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
-    """What a value can be; a record that holds another is refused."""
-    grows_with_k: ClassVar[bool] = False
-    """Whether "name@K" cannot fall as K grows."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """As in the papers: "recall@5"."""
-
-    @abstractmethod
-    def values(self, scores: np.ndarray, truth: Truth) -> np.ndarray:
-        """[n_query] float64 for scores [n_query, n_train]; NaN where the metric is not defined for a query."""
-
-    @abstractmethod
-    def chance(self, truth: Truth) -> np.ndarray:
-        """[n_query] float64: the expected value of a method that ranks at random."""
-
-    def ceiling(self, truth: Truth) -> np.ndarray:
-        """[n_query] float64: what the truth itself would get as scores, the best there can be."""
-        return self.values(truth.relevant.astype(np.float64), truth)

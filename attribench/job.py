@@ -30,11 +30,13 @@ from attribench.engine.run import Outcome, execute
 from attribench.engine.steps import Step
 from attribench.engine.store import ArtifactStore
 from attribench.errors import AttribenchError, MethodError, Unavailable, UsageError
-from attribench.interface import AttributionMethod, Dataset, Edition, Split
+from attribench.interface import AttributionMethod, Dataset, Edition, Role, Split
 from attribench.protocols.protocol import Protocol
 from attribench.results.whole_file import whole_file
 from attribench.study.estimates import estimates
+from attribench.study.losses import TakenLosses
 from attribench.study.plan import StudyPlan
+from attribench.study.retraining import Retrainings
 from attribench.study.runs import MethodRun, StudySteps, check
 from attribench.study.scores import SCORES, read_scores, write_scores
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from attribench.results.tuning import Tuning
 
 RESULTS = ("record.parquet", "per_query.parquet", "manifest.json", "run.toml", "top-five.png", "intervals.png")
+FOLDERS = ("scores", "truth")
 PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
 RECORDED_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "scipy", "dask")
 
@@ -131,7 +134,17 @@ class MethodSteps:
     plugin: plugins.Plugin
     method: AttributionMethod
     skipped: str | None = None
+    tuned: bool = False
+    """Whether one of its candidates is chosen by the dev queries."""
     runs: list[MethodRun] = field(default_factory=list)
+
+    def candidates(self, role: Role) -> Sequence[int | None]:
+        """The numbers of the candidates whose scores for a role are looked at; None for a method that has none."""
+        if self.tuned:
+            return range(len(self.method.candidates()))
+        if role == "fit":
+            return ()
+        return (self.method.default_candidate() if self.method.candidates() else None,)
 
 
 @dataclass
@@ -145,15 +158,42 @@ class Prepared:
     plans: list[StudyPlan]
     studies: dict[str, StudySteps]
     """By study id."""
+    truths: dict[str, dict[Role, TakenLosses]]
+    """What is retrained for the truth of a study's queries, by study id and role. Grows where that depends on scores."""
     methods: list[MethodSteps]
     store: ArtifactStore
     folder: Path
 
     @property
     def targets(self) -> list[Step]:
-        """The steps whose results the run needs."""
+        """The steps whose results the run needs, as far as they are known."""
         made = [step for study in self.studies.values() for step in (*study.trainings, study.pictures)]
-        return [*made, *(step for entry in self.methods for run in entry.runs for step in run.steps)]
+        scored = [step for entry in self.methods for run in entry.runs for step in run.steps]
+        return [*made, *scored, *(step for plan in self.plans for step in self.truth_steps(plan))]
+
+    @property
+    def tunes(self) -> bool:
+        """Whether any method is tuned, so that the truth of dev queries is needed."""
+        return any(entry.tuned for entry in self.methods)
+
+    @property
+    def further_at_most(self) -> int:
+        """How many models at most may have to be retrained once the scores are there."""
+        total = 0
+        for plan in self.plans:
+            runs = [(entry, run) for entry in self.methods for run in entry.runs if run.plan.id == plan.id]
+            n_tables = sum(len(entry.candidates(role)) for entry, _ in runs for role in ("query", "fit"))
+            total += self.protocol.further_at_most(plan, n_tables)
+        return total
+
+    def truth_steps(self, plan: StudyPlan) -> list[Step]:
+        """The steps that the truth of a study takes beside its training."""
+        return [step for taken in self.truths[plan.id].values() for step in taken.steps]
+
+    def ask(self, plan: StudyPlan, requests: Sequence[Retrainings]) -> None:
+        """Have models retrained for the truth of a study."""
+        needed = [request for request in requests if request.role == "query" or self.tunes]
+        self.truths[plan.id] |= TakenLosses.of_all(self.studies[plan.id], needed, self.store.has)
 
 
 @dataclass
@@ -183,6 +223,7 @@ def prepare(config: RunConfig) -> Prepared:
     methods = [_resolved(plugin, method, dataset.edition) for plugin, method in chosen]
     for entry in methods:
         check(entry.method)
+        entry.tuned = entry.skipped is None and protocol.tunes and bool(entry.method.candidates())
     active = [entry for entry in methods if entry.skipped is None]
     studies = {}
     device = _device(config.device)
@@ -196,34 +237,35 @@ def prepare(config: RunConfig) -> Prepared:
         )
         for entry in active:
             for seed in protocol.preset.method_seeds if entry.method.stochastic else (0,):
-                entry.runs.append(MethodRun.of(study, entry.method, seed))
-    return Prepared(
+                entry.runs.append(MethodRun.of(study, entry.method, seed, tunes=protocol.tunes))
+    prepared = Prepared(
         config=config, dataset=dataset, protocol=protocol, device=device, plans=plans, studies=studies, methods=methods,
-        store=ArtifactStore(config.store or default_store()), folder=config.out or _new_folder(dataset),
+        truths={plan.id: {} for plan in plans}, store=ArtifactStore(config.store or default_store()),
+        folder=config.out or _new_folder(dataset),
     )  # fmt: skip
+    for plan in plans:
+        prepared.ask(plan, protocol.retrainings(plan))
+    return prepared
 
 
 def run(prepared: Prepared, listener: Listener) -> Result:
-    """Execute the steps, evaluate what came out, write the run folder."""
+    """Execute the steps, then those that depend on the scores; evaluate what came out, write the run folder."""
     from attribench.results.evaluation import check_at_chance, evaluate
+    from attribench.results.retrained_file import write_retrained
     from attribench.results.tuning import tune
 
     started = time.perf_counter()
-    _clear(prepared.folder)
+    _clear(prepared.folder, (*RESULTS, *prepared.protocol.pictures))
     with whole_file(prepared.folder / "run.toml") as path:
         path.write_text(prepared.config.to_toml())
-    outcomes = execute(
-        prepared.targets,
-        prepared.store,
-        workers=prepared.config.workers,
-        scheduler=prepared.config.scheduler,
-        device=prepared.device,
-        listener=listener,
-    )
-    failure = _first_failure(prepared, outcomes)
+    outcomes = _execute(prepared, prepared.targets, listener)
+    failure: AttribenchError | None = None
     rows: list[Row] = []
     tunings: dict[str, Tuning] = {}
     try:
+        if further := _further(prepared, outcomes):
+            outcomes = _execute(prepared, further, listener) | outcomes
+        failure = _first_failure(prepared, outcomes)
         tunings = tune(prepared, outcomes)
         rows = evaluate(prepared, outcomes, tunings)
         check_at_chance(prepared)
@@ -231,8 +273,28 @@ def run(prepared: Prepared, listener: Listener) -> Result:
         failure = failure or error
     seconds = time.perf_counter() - started
     _write_scores(prepared, outcomes, tunings)
+    write_retrained(prepared, outcomes)
     _write_manifest(prepared, outcomes, tunings, seconds)
     return Result(prepared, prepared.folder, seconds, rows, failure)
+
+
+def _execute(prepared: Prepared, targets: Sequence[Step], listener: Listener) -> dict[Step, Outcome]:
+    config = prepared.config
+    return execute(
+        targets, prepared.store, workers=config.workers, scheduler=config.scheduler, device=prepared.device, listener=listener
+    )
+
+
+def _further(prepared: Prepared, outcomes: dict[Step, Outcome]) -> list[Step]:
+    """The steps that the truth takes now that the scores are known."""
+    from attribench.results.values import is_trained, score_tables
+
+    before = set(prepared.targets)
+    for plan in prepared.plans:
+        if is_trained(prepared, plan, outcomes):
+            tables = score_tables(prepared, plan, outcomes)
+            prepared.ask(plan, prepared.protocol.further_retrainings(plan, tables))
+    return [step for step in prepared.targets if step not in before]
 
 
 # ----------------------------------------------------------------------------------------- parts
@@ -322,12 +384,13 @@ def _first_failure(prepared: Prepared, outcomes: dict[Step, Outcome]) -> Attribe
     return None
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, results: Sequence[str]) -> None:
     """Take away what an earlier run left in the folder, and nothing else, so that old numbers are never taken for new."""
     try:
-        for name in RESULTS:
+        for name in results:
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "scores", ignore_errors=True)
+        for name in FOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)
     except OSError as error:
         raise UsageError(f"--out {folder}: {error.strerror}; choose another folder") from error
 
@@ -337,12 +400,12 @@ def _write_scores(prepared: Prepared, outcomes: dict[Step, Outcome], tunings: di
     for entry in prepared.methods:
         tuning = tunings.get(entry.plugin.name)
         for of in entry.runs:
-            if not outcomes[of.score].ok or (of.dev is not None and tuning is None):
+            if not outcomes[of.score].ok or (entry.tuned and tuning is None):
                 continue
             target = prepared.folder / "scores" / entry.plugin.name / f"{of.plan.id}-seed{of.seed}.safetensors"
             made = prepared.store.path(of.score.keys["scores"]) / SCORES
             with whole_file(target) as path:
-                write_scores(path, read_scores(made, None if tuning is None else tuning.tuned))
+                write_scores(path, read_scores(made, entry.candidates("query")[0] if tuning is None else tuning.tuned))
 
 
 def _write_manifest(

@@ -11,15 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import rankdata
 
-from attribench.interface import Metric, Truth
+from attribench.measurement import Metric, Truth
 
-
-def _centred_ranks(values: np.ndarray) -> np.ndarray:
-    """[n_query, n_train] average ranks of each row, less their mean."""
-    ranks = rankdata(np.asarray(values, dtype=np.float64), axis=1)
-    return ranks - ranks.mean(axis=1, keepdims=True)
+from .rank_correlation import spearman
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +36,7 @@ class SpearmanWithTable(Metric):
 
     def _column(self, truth: Truth) -> np.ndarray:
         """[n_query, n_train] the attributions to agree with; NaN throughout where there are none."""
-        missing = np.full(truth.relevant.shape, np.nan)
+        missing = np.full((len(truth.query_ids), len(truth.train_ids)), np.nan)
         return np.asarray(truth.tables.get(self.table, missing), dtype=np.float64)
 
     def _defined(self, column: np.ndarray) -> np.ndarray:
@@ -53,11 +48,7 @@ class SpearmanWithTable(Metric):
         column = self._column(truth)
         defined = self._defined(column)
         values = np.full(len(column), np.nan)
-        predicted, observed = _centred_ranks(scores[defined]), _centred_ranks(column[defined])
-        covariance = (predicted * observed).sum(axis=1)
-        scale = np.sqrt((predicted**2).sum(axis=1) * (observed**2).sum(axis=1))
-        correlation = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
-        values[defined] = np.clip(correlation, -1.0, 1.0)
+        values[defined] = spearman(scores[defined], column[defined])[0]
         return values
 
     def ceiling(self, truth: Truth) -> np.ndarray:

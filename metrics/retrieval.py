@@ -23,7 +23,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from attribench.errors import UsageError
-from attribench.interface import Metric, Truth
+from attribench.measurement import Metric, Truth
 
 
 def tied_places(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -54,10 +54,19 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AtK(Metric):
-    """What recall and precision share: the number of images retrieved."""
+class _Retrieval(Metric):
+    """What the metrics of this page share: values, and the best one, which the relevant images would get as scores."""
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def ceiling(self, truth: Truth) -> np.ndarray:
+        """[n_query]: of a method that gives the relevant images 1 and the others 0."""
+        return self.values(truth.relevant.astype(np.float64), truth)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AtK(_Retrieval):
+    """What recall and precision share: the number of images retrieved."""
 
     k: int = 5
 
@@ -114,10 +123,8 @@ class Precision(_AtK):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AveragePrecision(Metric):
+class AveragePrecision(_Retrieval):
     """Mean, over the relevant images, of the precision at the place where each is found."""
-
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     @property
     def name(self) -> str:

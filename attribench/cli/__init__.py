@@ -9,6 +9,7 @@ from attribench.cli.list import list_plugins
 from attribench.cli.plugins import show_plugins
 from attribench.cli.run import run
 from attribench.cli.show import show
+from attribench.cli.truth import truth
 from attribench.cli.usage import Verbs
 from attribench.cli.verify import verify
 
@@ -40,3 +41,4 @@ app.command("show")(show)
 app.command("list")(list_plugins)
 app.command("verify")(verify)
 app.command("plugins")(show_plugins)
+app.add_typer(truth, name="truth")

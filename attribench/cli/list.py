@@ -85,7 +85,7 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table.add_column("name", no_wrap=True)
     if with_needs:
         table.add_column("needs", min_width=max(len(need) for row in rows for need in row.get("needs", ("",))))
-    table.add_column("what it is, and its parameters")
+    table.add_column("what it is, and its parameters", overflow="fold")
     for row in rows:
         params = ", ".join(key if value == BY_PRESET else f"{key}={value}" for key, value in row.get("params", {}).items())
         about = Text(row.get("error") or row["summary"])

@@ -40,7 +40,7 @@ def announce(prepared: Prepared, *, quiet: bool) -> None:
         console.print(f"[bold]{prepared.dataset.name}[/bold], {MINI_NOTICE}")
     else:
         console.print(f"[bold]{prepared.dataset.name}[/bold], paper edition from {prepared.dataset.root}", highlight=False)
-    for notice in prepared.dataset.notices:
+    for notice in (*prepared.dataset.notices, *prepared.protocol.notices(prepared.dataset, prepared.config.split)):
         console.print(notice, markup=False, highlight=False, soft_wrap=True)
     methods = ", ".join(e.plugin.name for e in prepared.methods if not e.method.control)
     console.print(
@@ -94,6 +94,12 @@ def dry_run(prepared: Prepared, *, as_json: bool) -> None:
         f"a worker, {_total(rows, 'bytes', table.size)} of disk in {prepared.store.root}",
         highlight=False,
     )
+    if prepared.further_at_most:
+        console.print(
+            f"not counted: models that are retrained once the scores are known, and depend on them; at most "
+            f"{prepared.further_at_most} in all, whatever is already in the store",
+            highlight=False,
+        )
 
 
 def _total(rows: list, name: str, write) -> str:
@@ -115,8 +121,10 @@ def result(finished: Result, *, as_json: bool) -> None:
         for file, what in (
             ("top-five.png", "what each method found for some queries"),
             ("intervals.png", "every number with its interval"),
+            *finished.prepared.protocol.pictures.items(),
             ("record.parquet", "the rows above; per_query.parquet: the values behind them"),
             ("scores", "scores with ids, one safetensors file per method, study and seed"),
+            ("truth", "the retrained subsets and the losses under them, one safetensors file per study and role"),
             ("run.toml", f"attribench run {finished.folder / 'run.toml'} does the same again"),
         ):
             if (finished.folder / file).exists():

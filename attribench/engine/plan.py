@@ -50,7 +50,7 @@ def make_plan(targets: Iterable[Step], store: ArtifactStore) -> Plan:
     def require(step: Step) -> None:
         if step in to_run:
             return
-        for ref in step.inputs.values():
+        for ref in step.needed(store.has):
             if not store.has(ref.key):
                 require(ref.step)
         to_run[step] = None

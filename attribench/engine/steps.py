@@ -12,8 +12,10 @@
 
 Each output is one artifact. Its key is a token of the function's qualified name, its version, the
 parameters, the keys of the inputs, the output's name and that output's own identity. So asking one
-training for a further observation (a further output) leaves the key of its weights as it was. The
-label, the bindings, the estimate, the device and the place of the store do not enter a key.
+training for a further observation (a further output) leaves the key of its weights as it was. Where a
+step handles many things of one kind at once, an input that only one output depends on (`own_inputs`)
+enters the key of that output alone, so that what they are handled beside does not matter. The label,
+the bindings, the estimate, the device and the place of the store do not enter a key.
 """
 
 from __future__ import annotations
@@ -59,6 +61,8 @@ class Step:
     inputs: Mapping[str, Ref]
     outputs: Mapping[str, Any]
     """Name of each output and what identifies it beyond the step (None, or say an observer)."""
+    own_inputs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Output -> the inputs that it depends on and no other output does."""
     version: int = 1
     """Raise it when the same parameters come to mean another result."""
     gpu: bool = False
@@ -95,21 +99,31 @@ class Step:
     def __hash__(self) -> int:
         return hash(frozenset(self.keys.values()))
 
+    def needed(self, has: Callable[[str], bool]) -> list[Ref]:
+        """The inputs that it takes to make the outputs whose keys `has` does not know."""
+        spared = {name for output, own in self.own_inputs.items() if has(self.keys[output]) for name in own}
+        return [ref for name, ref in self.inputs.items() if name not in spared]
+
+    def _own_keys(self, output: str) -> list[dict[str, str]]:
+        return [{name: self.inputs[name].key for name in sorted(own)} for own in [self.own_inputs.get(output)] if own]
+
     @cached_property
     def keys(self) -> Mapping[str, str]:
         """The key of each output."""
+        own = frozenset().union(*self.own_inputs.values())
         try:
             base = token(
                 {
                     "function": qualified_name(self.function),
                     "version": self.version,
                     "params": token(self.params, "params"),
-                    "inputs": {name: ref.key for name, ref in self.inputs.items()},
+                    "inputs": {name: ref.key for name, ref in self.inputs.items() if name not in own},
                 },
                 "step",
             )
             return {
-                name: token([base, name, identity], f"outputs[{name!r}]") for name, identity in self.outputs.items()
+                name: token([base, name, identity, *self._own_keys(name)], f"outputs[{name!r}]")
+                for name, identity in self.outputs.items()
             }
         except NotHashable as error:
             raise UsageError(f"step {self}: {error}") from None
@@ -135,6 +149,7 @@ class Job:
     function: Callable[[StepContext], None]
     params: Mapping[str, Any]
     inputs: Mapping[str, str]
+    own_inputs: Mapping[str, frozenset[str]]
     outputs: Mapping[str, Any]
     keys: Mapping[str, str]
     device: str
@@ -149,11 +164,17 @@ class Job:
             function=step.function,
             params=dict(step.params),
             inputs={name: ref.key for name, ref in step.inputs.items()},
+            own_inputs=dict(step.own_inputs),
             outputs=dict(step.outputs),
             keys=step.keys,
             device=device if step.gpu else "cpu",
             bindings=dict(step.bindings),
         )
+
+    def parents(self, output: str) -> dict[str, str]:
+        """The inputs, by key, that an output depends on."""
+        others = {name for of, own in self.own_inputs.items() if of != output for name in own}
+        return {name: key for name, key in self.inputs.items() if name not in others}
 
 
 class StepContext:

@@ -86,7 +86,7 @@ def _commit(job: Job, context: StepContext, store: ArtifactStore, cost: Cost) ->
                 "step": job.name,
                 "title": job.title,
                 "output": name,
-                "parents": dict(job.inputs),
+                "parents": job.parents(name),
                 "device": job.device,
                 "cost": {"seconds": cost.seconds, "peak_bytes": cost.peak_bytes},
                 "resumed": claim.resumed,

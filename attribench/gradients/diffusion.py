@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from attribench.gradients.groups import Group, layers_of
 from attribench.gradients.outputs import OutputFunction, output, squared_error
 from attribench.gradients.per_sample import by_vmap
 
-Spacing = Literal["uniform", "cumulative", "random"]
+Spacing = Literal["uniform", "cumulative", "random", "stratified"]
 
 ROWS = 64
 """(picture, timestep) rows in one pass."""
@@ -32,7 +33,10 @@ _PROMPT_LAYER = ("attn2.to_k", "attn2.to_v")
 
 
 def timesteps_of(spacing: Spacing, count: int, n_timesteps: int, *key: str | int) -> list[int]:
-    """S: evenly spread over the schedule, or its first `count` steps (D-TRAK), or random with replacement, by `key`."""
+    """S: evenly spread over the schedule, or its first `count` steps (D-TRAK), or random with replacement, by `key`.
+
+    stratified: a random one of each of `count` equal parts of the schedule, which hits every timestep equally often.
+    """
     if count > n_timesteps:
         raise MethodError(f"timesteps={count}, but the model's schedule has {n_timesteps}; ask for fewer")
     match spacing:
@@ -42,6 +46,9 @@ def timesteps_of(spacing: Spacing, count: int, n_timesteps: int, *key: str | int
             return list(range(count))
         case "random":
             return noise.draws("timesteps", *key).integers(n_timesteps, size=count).tolist()
+        case "stratified":
+            parts = np.arange(count) + noise.draws("timesteps", *key).random(count)
+            return np.minimum(parts * n_timesteps / count, n_timesteps - 1).astype(int).tolist()
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class Sample:
     """[K]."""
     noise: Tensor
     """[K, c, h, w]."""
+    mask: Tensor | None = None
+    """[1, h, w], 1 where the prediction counts (`region.Region.mask`). None: everywhere."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +150,8 @@ class GradientReader:
 
     # --------------------------------------------------------------------------------------- rows
 
-    def _rows(self, batch: Sequence[Sample], part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Noisy latents, timesteps, contexts and targets of all rows, sample by sample."""
+    def _rows(self, batch: Sequence[Sample], part: slice) -> tuple[Tensor, ...]:
+        """Noisy latents, timesteps, contexts and targets of all rows, sample by sample; masks too if a sample has one."""
         device = self.model.device
         latents = torch.cat([sample.latents[part] for sample in batch]).to(device)
         drawn = torch.cat([sample.noise[part] for sample in batch]).to(device)
@@ -150,9 +159,13 @@ class GradientReader:
         k = len(steps) // len(batch)
         contexts = torch.stack([self._context(sample.prompt) for sample in batch]).repeat_interleave(k, dim=0)
         noisy = self.model.scheduler.add_noise(latents, drawn, steps)
-        if self.model.scheduler.config.prediction_type == "epsilon":
-            return noisy, steps, contexts, drawn
-        return noisy, steps, contexts, self.model.scheduler.get_velocity(latents, drawn, steps)
+        epsilon = self.model.scheduler.config.prediction_type == "epsilon"
+        target = drawn if epsilon else self.model.scheduler.get_velocity(latents, drawn, steps)
+        if all(sample.mask is None for sample in batch):
+            return noisy, steps, contexts, target
+        whole = torch.ones(1, *latents.shape[2:])
+        masks = torch.stack([whole if sample.mask is None else sample.mask for sample in batch])
+        return noisy, steps, contexts, target, masks.repeat_interleave(k, dim=0).to(latents)
 
     def _context(self, prompt: str) -> Tensor:
         if prompt not in self._contexts:
@@ -162,11 +175,11 @@ class GradientReader:
 
     def _values(self, call: Callable, rows: Sequence[Tensor], errors: list[Tensor] | None = None) -> Tensor:
         """f of every row, [N], with what autocast computed taken back to full precision."""
-        noisy, steps, contexts, target = rows
+        noisy, steps, contexts, target, *mask = rows
         prediction = call(noisy, steps, encoder_hidden_states=contexts, return_dict=False)[0].to(target.dtype)
         if errors is not None:
-            errors.append(squared_error(prediction.detach(), target))
-        return output(self.function, prediction, target, steps, self._alphas.to(target.dtype))
+            errors.append(squared_error(prediction.detach(), target, *mask))
+        return output(self.function, prediction, target, steps, self._alphas.to(target.dtype), *mask)
 
     def _vmap_factors(self, rows: Sequence[Tensor], weights: Tensor, k: int) -> dict[str, Factor]:
         if not self._by_vmap:

@@ -37,6 +37,14 @@ class Factor(ABC):
         """G itself: [n, out, in]."""
         return self.two_sided(None, None)
 
+    def inner(self, directions: Tensor) -> Tensor:
+        """⟨G, D_q⟩ for every sample and each of the directions [Q, out, in]: [n, Q]."""
+        return self.matrix().flatten(1) @ directions.flatten(1).T
+
+    def positions(self) -> tuple[Tensor, Tensor]:
+        """The x_r [n, R, in] (a bias: the last column, 1) and g_r [n, R, out]; a MatrixFactor knows none."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class PositionsFactor(Factor):
@@ -57,6 +65,15 @@ class PositionsFactor(Factor):
     def two_sided(self, left: Tensor | None, right: Tensor | None) -> Tensor:
         g = self.gradients if left is None else self.gradients @ left
         return g.transpose(1, 2) @ _project_inputs(self.inputs, right, self.bias)
+
+    def inner(self, directions: Tensor) -> Tensor:
+        if (q := len(directions)) * (r := self.inputs.shape[1]) > q + r:  # forming G takes fewer products then
+            return super().inner(directions)
+        moved = self.positions()[0][:, None] @ directions.transpose(1, 2)  # D_q x_r: [n, Q, R, out]
+        return (moved * self.gradients[:, None]).sum(dim=(2, 3))
+
+    def positions(self) -> tuple[Tensor, Tensor]:
+        return _project_inputs(self.inputs, None, self.bias), self.gradients
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,11 @@ class ConvolutionFactor(Factor):
             x = x.flatten(2).transpose(1, 2)  # [n·K, P, q]
         product = g @ x  # [n·K, p, q]: smaller than the rows joined to one long position axis
         return product.unflatten(0, (self.n, self.rows)).sum(dim=1)
+
+    def positions(self) -> tuple[Tensor, Tensor]:
+        x = _project_inputs(_patches(self.layer, self.inputs), None, self.layer.bias is not None)
+        g = self.gradients.flatten(2).transpose(1, 2)
+        return tuple(each.reshape(self.n, -1, each.shape[2]) for each in (x, g))
 
 
 @dataclass(frozen=True)
@@ -143,13 +165,9 @@ class Recorded:
         factor = self.factor(1)
         if isinstance(factor, MatrixFactor):
             return factor.values.square().sum(dim=(1, 2))
-        if isinstance(factor, ConvolutionFactor):
-            factor = PositionsFactor(
-                _patches(self.layer, self.input), self.gradient.flatten(2).transpose(1, 2), self.layer.bias is not None
-            )
-        if factor.inputs.shape[1] >= min(factor.shape):
-            return factor.matrix().square().sum(dim=(1, 2))
-        x, g = _project_inputs(factor.inputs, None, factor.bias), factor.gradients
+        x, g = factor.positions()
+        if x.shape[1] >= min(factor.shape):
+            return (g.transpose(1, 2) @ x).square().sum(dim=(1, 2))
         return ((x @ x.transpose(1, 2)) * (g @ g.transpose(1, 2))).sum(dim=(1, 2))
 
     def factor(self, rows: int, weights: Tensor | None = None, same_input: bool = False) -> Factor:

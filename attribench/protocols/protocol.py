@@ -1,22 +1,34 @@
 """The contract of a protocol: a paper's experiment. It knows no method.
 
-preset (TOML) ──► plans(dataset) ──► StudyPlan … ──► truth(plan, observed) ──► metrics(variant)
+preset (TOML) ──► plans(dataset) ──► StudyPlan … ──► truth(plan, observed, retrained) ──► metrics(variant)
+
+A protocol whose truth is in models trained on parts of the images asks for them: with `retrainings` for those that
+are known beforehand, and with `further_retrainings` for those that depend on what the methods say.
 """
 
 from __future__ import annotations
 
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pydantic
 
 from attribench.errors import UsageError
-from attribench.interface import Dataset, Metric, Role, Split, TrainingObserver, Truth
+from attribench.interface import Dataset, Role, Split, TrainingObserver
+from attribench.measurement import Metric, Retrained, Truth
 from attribench.study.plan import StudyPlan
+from attribench.study.retraining import Retrainings
+from attribench.study.scores import ScoreTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from attribench.results.record import Row
 
 
 class Preset(pydantic.BaseModel):
@@ -30,6 +42,8 @@ class Protocol(ABC):
 
     name: ClassVar[str]
     preset_type: ClassVar[type[Preset]]
+    pictures: ClassVar[Mapping[str, str]] = {}
+    """Files that `draw` writes to the run folder, and what each shows."""
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset
@@ -40,9 +54,12 @@ class Protocol(ABC):
 
         An override may be a string; keys of tables are dotted ("customization.epochs").
         """
-        file = resources.files("attribench.protocols") / f"{cls.name}.{name}.toml"
+        folder = resources.files("attribench.protocols")
+        file = folder / f"{cls.name}.{name}.toml"
         if not file.is_file():
-            raise UsageError(f"the protocol {cls.name} has no preset {name!r}; there are: mini, paper")
+            known = [entry.name.removeprefix(f"{cls.name}.").removesuffix(".toml") for entry in folder.iterdir()
+                     if entry.name.startswith(f"{cls.name}.") and entry.name.endswith(".toml")]  # fmt: skip
+            raise UsageError(f"the protocol {cls.name} has no preset {name!r}; there are: {', '.join(sorted(known))}")
         values = tomllib.loads(file.read_text())
         for key, value in overrides.items():
             table, parts = values, key.split(".")
@@ -62,19 +79,65 @@ class Protocol(ABC):
     def plans(self, dataset: Dataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
         """The studies: which models are trained on what, and what they generate. `model`: its fingerprint."""
 
-    @abstractmethod
+    def notices(self, dataset: Dataset, split: Split) -> tuple[str, ...]:
+        """What a run is to tell about its studies, a line each."""
+        return ()
+
+    @property
+    def tunes(self) -> bool:
+        """Whether candidates of a method are told apart by its dev queries; otherwise the default one is all there is."""
+        return True
+
     def truth_observers(self, plan: StudyPlan) -> tuple[TrainingObserver, ...]:
         """What must be seen of the training to know the truth."""
+        return ()
+
+    def retrainings(self, plan: StudyPlan) -> tuple[Retrainings, ...]:
+        """Models and losses that the truth takes, whatever the methods say; at most one request for each role.
+
+        That of role "fit" is met only if there is something to tune.
+        """
+        return ()
+
+    def further_retrainings(self, plan: StudyPlan, tables: Sequence[ScoreTable]) -> tuple[Retrainings, ...]:
+        """The same, where it depends on the scores; asked once all `tables` of the study that could be made are there.
+
+        They are those of every method, control and seed for the held-out queries, and where something is tuned for
+        the dev queries too: of a method with candidates, a table for each (only the default one if nothing is tuned).
+        A request takes the place of the one that `retrainings` made for its role; what that has made is found again.
+        """
+        return ()
+
+    def further_at_most(self, plan: StudyPlan, n_tables: int) -> int:
+        """How many models `further_retrainings` can ask for, given so many tables; for a dry run."""
+        return 0
 
     @abstractmethod
     def truth(
-        self, plan: StudyPlan, observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]], role: Role = "query"
+        self,
+        plan: StudyPlan,
+        observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]],
+        role: Role = "query",
+        retrained: Retrained | None = None,
     ) -> Truth:
-        """The truth of the plan's queries, in the order of `plan.roles(role)`; by role "fit", of its dev queries."""
+        """The truth of the plan's queries, in the order of `plan.roles(role)`; by role "fit", of its dev queries.
+
+        `retrained`: what came of the request for that role, its queries in the same order and its subsets and seeds as
+        they were asked for; None if there was none.
+        """
 
     @abstractmethod
     def metrics(self, variant: str) -> list[Metric]:
         """What is measured for the queries of a variant; the first one is what the table is sorted by."""
+
+    def draw(  # noqa: B027
+        self, folder: Path, plans: Sequence[StudyPlan], truths: Mapping[str, Truth], rows: Sequence[Row],
+        per_query: pd.DataFrame,
+    ) -> None:  # fmt: skip
+        """Write the protocol's own `pictures`, from the record and the values behind it (`attribench.results.record`).
+
+        `plans` are those that could be trained; `truths` are of their held-out queries, by study id.
+        """
 
     def tuning_metric(self, variant: str) -> Metric:
         """By what the candidates of a method are told apart on the dev queries of a variant."""

@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from attribench.interface import AttributionMethod, Metric, Truth
+from attribench.interface import AttributionMethod
+from attribench.measurement import Metric, Truth
 from attribench.results import pictures, record
 from attribench.results.controls import check_controls
 from attribench.results.costs import costs, made_on, n_models
 from attribench.results.summary import summary
 from attribench.results.tuning import Tuning
+from attribench.results.two_way import TwoWay
 from attribench.results.values import (
     Outcomes,
     by_variant,
@@ -48,14 +50,17 @@ class Contender:
 
 def evaluate(prepared: Prepared, outcomes: Outcomes, tunings: Mapping[str, Tuning]) -> list[record.Row]:
     """Write record, values per query and pictures to the run folder; the record's rows."""
-    finished = [entry for entry in prepared.methods if fault(entry, outcomes) is None]
+    finished = [entry for entry in prepared.methods if fault(prepared, entry, outcomes) is None]
     contenders = [contender for entry in finished for contender in _contenders(entry, tunings.get(entry.plugin.name))]
     truths = truths_of(prepared, outcomes)
-    per_query = pd.DataFrame(value for contender in contenders for value in _values(prepared, contender, truths))
+    two_way: dict[tuple[str, str], TwoWay] = {}
+    per_query = pd.DataFrame(value for contender in contenders for value in _values(prepared, contender, truths, two_way))
     rows = []
     if len(per_query):
         worse_is_more = [metric.name for metric in _metrics(prepared) if not metric.higher_is_better]
-        numbers = summary(per_query, lower_is_better=worse_is_more, seed=prepared.config.seed).to_dict("records")
+        numbers = summary(
+            per_query, lower_is_better=worse_is_more, two_way=two_way, seed=prepared.config.seed
+        ).to_dict("records")
         for contender in contenders:
             identity = _identity(prepared, contender) | costs(prepared, contender.entry)
             which = (contender.entry.plugin.name, contender.tuning or "")
@@ -67,6 +72,8 @@ def evaluate(prepared: Prepared, outcomes: Outcomes, tunings: Mapping[str, Tunin
     record.write(rows, per_query, prepared.folder)
     if len(per_query):
         pictures.interval_plot(prepared.folder / "intervals.png", rows)
+        trained = [plan for plan in prepared.plans if plan.id in truths]
+        prepared.protocol.draw(prepared.folder, trained, truths, rows, per_query)
         competing = [contender for contender in contenders if contender.tuning in (None, "tuned")]
         labels = {row.method: row.label for row in rows if row.competes}
         pictures.top_five(prepared.folder / "top-five.png", _shown_queries(prepared, competing, labels, outcomes))
@@ -81,7 +88,9 @@ def check_at_chance(prepared: Prepared) -> None:
 
 def _contenders(entry: MethodSteps, tuning: Tuning | None) -> list[Contender]:
     if tuning is None:
-        return [Contender(entry, entry.method)]
+        (candidate,) = entry.candidates("query")
+        method = entry.method if candidate is None else entry.method.candidates()[candidate]
+        return [Contender(entry, method, candidate=candidate)]
     return [
         Contender(entry, tuning.candidates[tuning.number(standing)], standing, tuning.number(standing))
         for standing in get_args(record.Standing)
@@ -92,11 +101,17 @@ def _metrics(prepared: Prepared) -> list[Metric]:
     return [metric for variant in variants_of(prepared.plans) for metric in prepared.protocol.metrics(variant)]
 
 
-def _values(prepared: Prepared, contender: Contender, truths: Mapping[str, Truth]) -> Iterator[dict]:
-    """The rows of per_query.parquet."""
+def _values(
+    prepared: Prepared, contender: Contender, truths: Mapping[str, Truth], two_way: dict[tuple[str, str], TwoWay]
+) -> Iterator[dict]:
+    """The rows of per_query.parquet; what rests on drawn subsets is put into `two_way` as well."""
     entry = contender.entry
     for found in measured(prepared, entry, truths, prepared.protocol.metrics, candidate=contender.candidate):
         truth, metric = found.truth, found.metric
+        if metric.n_subsets(truth):
+            of_metric = two_way.setdefault((found.variant, metric.name), TwoWay(seed=prepared.config.seed))
+            method = (entry.plugin.name, contender.tuning or "")
+            of_metric.add(method, found.run.plan.id, metric, truth, found.scores)
         known = (truth.query_ids, found.values, metric.chance(truth), metric.ceiling(truth))
         for query_id, value, chance, ceiling in zip(*known, strict=True):
             yield {
@@ -136,7 +151,7 @@ def _identity(prepared: Prepared, contender: Contender) -> dict:
 
 
 def _empty_rows(prepared: Prepared, entry: MethodSteps, outcomes: Outcomes) -> list[record.Row]:
-    status, reason = fault(entry, outcomes)
+    status, reason = fault(prepared, entry, outcomes)
     identity = _identity(prepared, Contender(entry, entry.method))
     return [
         record.Row(**identity, variant=variant, metric=metric.name, status=status, reason=reason)

@@ -25,7 +25,8 @@ import pydantic
 
 from attribench import plugins
 from attribench.errors import MethodError, StoreError, UsageError
-from attribench.interface import Edition, Metric, Split
+from attribench.interface import Edition, Split
+from attribench.measurement import Metric
 from attribench.results.whole_file import whole_file
 
 RECORD = "record.parquet"
@@ -61,11 +62,11 @@ class Row(pydantic.BaseModel):
     """Mean over queries, each averaged over the method's seeds."""
     low: float | None = None
     high: float | None = None
-    """95 % interval, clustered by study; None over one study."""
+    """95 % interval, clustered by study; None over one study, unless what was drawn within it gives one."""
     chance: float | None = None
     """The expected value of a method that ranks at random, over the same queries."""
     ceiling: float | None = None
-    """What the truth itself would get as scores, over the same queries."""
+    """The best that can be expected, from a method that knows the truth, over the same queries; None if not known."""
     rank: int | None = None
     """1 + the number of methods that are better beyond doubt; None over one study, and for default and oracle."""
     n_queries: int = 0

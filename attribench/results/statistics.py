@@ -9,7 +9,7 @@ sqrt((S - 1)/S) and Student's t. Its level is therefore raised to 1 - 2 Phi(-sqr
 the expanded percentile interval of Hesterberg (2015, "What Teachers Should Know About the Bootstrap"). Coverage of
 the nominal 95 %, simulated with normal study effects, over 3, 4, 6, 8 and 16 studies: 78, 89, 95, 95, 95 %; of the
 plain percentile interval: 77, 82, 87, 89, 92 %. Three studies are beyond repair, and over one study there is no
-interval at all.
+interval at all. Where the values themselves rest on drawn subsets, `two_way` resamples those too.
 """
 
 from __future__ import annotations
@@ -130,36 +130,38 @@ def compare(
     no smaller than 1 / resamples before Holm multiplies it.
     """
     names = list(values_by_method)
-    pairs = list(combinations(range(len(names)), 2))
-    if not pairs:
+    if len(names) < 2:
         return []
     values = np.array([values_by_method[name] for name in names], dtype=np.float64)
     studies = np.asarray(studies, dtype=str)
     defined = ~np.isnan(values).any(axis=0)
-    first, second = np.array(pairs).T
+    first, second = np.array(list(combinations(range(len(names)), 2))).T
     found = _bootstrap((values[first] - values[second])[:, defined], studies[defined], resamples, seed)
-    p = _p_values(found)
+    if found.n_studies > 1:
+        error = found.resampled.std(axis=1) * np.sqrt(found.n_studies / (found.n_studies - 1))
+    else:
+        error = np.full(len(found.value), np.nan)
+    return differences(names, found.value, found.low, found.high, error, found.n_studies)
+
+
+def differences(
+    names: Sequence[Hashable], value: np.ndarray, low: np.ndarray, high: np.ndarray, error: np.ndarray, n_studies: int
+) -> list[Difference]:
+    """The differences [pairs] of all pairs of methods, with p-values by their standard errors; see `compare`."""
+    p = _p_values(value, error, n_studies)
+    numbers = zip(combinations(names, 2), value, low, high, p, _holm(p), strict=True)
     return [
-        Difference(
-            first=names[a],
-            second=names[b],
-            value=float(found.value[i]),
-            low=float(found.low[i]),
-            high=float(found.high[i]),
-            p=float(p[i]),
-            p_holm=float(adjusted),
-        )
-        for i, ((a, b), adjusted) in enumerate(zip(pairs, _holm(p), strict=True))
+        Difference(first=a, second=b, value=float(v), low=float(lo), high=float(hi), p=float(one), p_holm=float(adjusted))
+        for (a, b), v, lo, hi, one, adjusted in numbers
     ]
 
 
-def _p_values(found: _Bootstrap) -> np.ndarray:
-    """[M] two-sided p-values of the hypothesis that each quantity is 0; see `compare`."""
-    if found.n_studies < 2:
-        return np.full(len(found.value), np.nan)
-    error = found.resampled.std(axis=1) * np.sqrt(found.n_studies / (found.n_studies - 1))
-    t = np.divide(np.abs(found.value), error, out=np.full(len(error), np.inf), where=error > 0)
-    return np.where(found.value == 0, 1.0, 2 * stats.t.sf(t, found.n_studies - 1))
+def _p_values(value: np.ndarray, error: np.ndarray, n_studies: int) -> np.ndarray:
+    """[pairs] two-sided p-values of the hypothesis that each difference is 0; NaN over one study."""
+    if n_studies < 2:
+        return np.full(len(value), np.nan)
+    t = np.divide(np.abs(value), error, out=np.full(len(error), np.inf), where=error > 0)
+    return np.where(value == 0, 1.0, 2 * stats.t.sf(t, n_studies - 1))
 
 
 def _holm(p: np.ndarray) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 
 from attribench.results.statistics import compare, estimate, ranks
+from attribench.results.two_way import TwoWay, compare_redrawn, estimate_redrawn
 
 
 def over_seeds(per_query: pd.DataFrame) -> pd.DataFrame:
@@ -19,6 +21,7 @@ def summary(
     per_query: pd.DataFrame,
     *,
     lower_is_better: Iterable[str] = (),
+    two_way: Mapping[tuple[str, str], TwoWay] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -26,7 +29,8 @@ def summary(
 
     From values per query (method, tuning, variant, metric, study, query_id, method_seed, value, chance, ceiling), first
     averaged over the method's seeds. Gives method, tuning, variant, metric, value, low, high, chance, ceiling, rank,
-    n_queries, n_studies. `lower_is_better` names the metrics of which less is more.
+    n_queries, n_studies. `lower_is_better` names the metrics of which less is more. `two_way` resamples those that rest on
+    drawn subsets, by (variant, metric), with methods named (method, tuning).
 
     `tuning` is "" for a method with nothing to tune. Of one that was tuned only the tuned row is compared with the
     other methods: its default and oracle rows have no rank.
@@ -39,11 +43,19 @@ def summary(
         study = table.index.get_level_values("study").to_numpy()
         competing = [(name, tuning) for name, tuning in methods if tuning in ("", "tuned")]
         defined = {method: table[method].to_numpy() for method in competing if table[method].notna().any()}
-        differences = compare(defined, study, resamples=resamples, seed=seed)
+        resampling = (two_way or {}).get((variant, metric))
+        means = resampling.means() if resampling else {}
+        if resampling:
+            values = {method: float(np.nanmean(own)) for method, own in defined.items()}
+            differences = compare_redrawn(values, means, resampling.n_studies)
+        else:
+            differences = compare(defined, study, resamples=resamples, seed=seed)
         rank = ranks(defined, differences, higher_is_better=metric not in lower_is_better)
         for method in methods:
             name, tuning = method
             found = estimate(table[method].to_numpy(), study, resamples=resamples, seed=seed)
+            if resampling:
+                found = estimate_redrawn(found.value, means[method], found.n_queries, found.n_studies)
             own = (group["method"] == name) & (group["tuning"] == tuning)
             known = group.loc[own & group["value"].notna(), ["chance", "ceiling"]].mean()
             rows.append(

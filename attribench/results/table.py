@@ -40,7 +40,9 @@ def show(rows: Sequence[Row], console: Console) -> None:
         return
     console.print(_headline(rows))
     n_studies = max(row.n_studies for row in rows)
-    if n_studies == 1:
+    if n_studies == 1 and any(row.low is not None for row in rows):
+        console.print("One study: intervals are of this single model, over its queries and subsets; no rank.")
+    elif n_studies == 1:
         console.print("One study: no interval and no rank, since neither means anything over a single model.")
     elif n_studies in (2, 3):
         console.print(f"{n_studies} studies: intervals are too short; take at least four.")

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attribench.interface import AttributionMethod, Role, Truth
+from attribench.interface import AttributionMethod, Role
+from attribench.measurement import Truth
 from attribench.results.record import Standing
 from attribench.results.values import Outcomes, fault, measured, truths_of
 
@@ -57,7 +58,7 @@ class Tuning:
 
 def tune(prepared: Prepared, outcomes: Outcomes) -> dict[str, Tuning]:
     """The choice for each method that has candidates and scores, by the method's name."""
-    tunable = [e for e in prepared.methods if fault(e, outcomes) is None and e.method.candidates()]
+    tunable = [e for e in prepared.methods if e.tuned and fault(prepared, e, outcomes) is None]
     if not tunable:
         return {}
     dev, test = (truths_of(prepared, outcomes, role) for role in ("fit", "query"))

@@ -11,10 +11,11 @@ import numpy as np
 from attribench.engine.run import Outcome
 from attribench.engine.steps import Step
 from attribench.errors import Unavailable
-from attribench.interface import Metric, Role, Scores, State, Truth
+from attribench.interface import Role, Scores, State
+from attribench.measurement import Metric, Truth
 from attribench.study.plan import StudyPlan
 from attribench.study.runs import MethodRun
-from attribench.study.scores import SCORES, read_scores
+from attribench.study.scores import SCORES, ScoreTable, read_scores
 from attribench.study.steps import observation_name
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Measured:
     metric: Metric
     values: np.ndarray
     """[n_query] float64."""
+    scores: np.ndarray
+    """[n_query, n_train]"""
     truth: Truth
     """Of the same queries."""
 
@@ -52,9 +55,10 @@ def measured(
     for run in entry.runs:
         scores = scores_of(prepared, run, role, candidate)
         for variant, numbers in by_variant(run.plan, role).items():
-            truth = _part(truths[run.plan.id], numbers)
+            truth = truths[run.plan.id].of_queries(numbers)
             for metric in metrics(variant):
-                yield Measured(run, variant, metric, metric.values(scores.values[numbers], truth), truth)
+                own = scores.values[numbers]
+                yield Measured(run, variant, metric, metric.values(own, truth), own, truth)
 
 
 def scores_of(prepared: Prepared, run: MethodRun, role: Role, candidate: int | None) -> Scores:
@@ -63,8 +67,10 @@ def scores_of(prepared: Prepared, run: MethodRun, role: Role, candidate: int | N
 
 
 def truths_of(prepared: Prepared, outcomes: Outcomes, role: Role = "query") -> dict[str, Truth]:
-    """The truth of each study that could be trained, by its id."""
-    return {plan.id: _truth(prepared, plan, role) for plan in prepared.plans if is_trained(prepared, plan, outcomes)}
+    """The truth of each study whose training succeeded, and all that was retrained for its truth; by its id."""
+    known = [plan for plan in prepared.plans if is_trained(prepared, plan, outcomes)]
+    whole = [plan for plan in known if all(outcomes[step].ok for step in prepared.truth_steps(plan))]
+    return {plan.id: _truth(prepared, plan, role) for plan in whole}
 
 
 def _truth(prepared: Prepared, plan: StudyPlan, role: Role) -> Truth:
@@ -73,7 +79,8 @@ def _truth(prepared: Prepared, plan: StudyPlan, role: Role) -> Truth:
         observer: State(prepared.store.path(trained.keys[observation_name(observer)]))
         for observer in prepared.protocol.truth_observers(plan)
     }
-    return prepared.protocol.truth(plan, observed, role)
+    taken = prepared.truths[plan.id].get(role)
+    return prepared.protocol.truth(plan, observed, role, taken.retrained(prepared.store.path) if taken else None)
 
 
 def is_trained(prepared: Prepared, plan: StudyPlan, outcomes: Outcomes) -> bool:
@@ -81,16 +88,31 @@ def is_trained(prepared: Prepared, plan: StudyPlan, outcomes: Outcomes) -> bool:
     return outcomes[prepared.studies[plan.id].trainings[0]].ok
 
 
-def fault(entry: MethodSteps, outcomes: Outcomes) -> tuple[str, str] | None:
-    """(status, reason) of a method that has no scores, or None."""
+def fault(prepared: Prepared, entry: MethodSteps, outcomes: Outcomes) -> tuple[str, str] | None:
+    """(status, reason) of a method that has no scores, or whose scores have no truth to be held against; or None."""
     if entry.skipped is not None:
         return "unavailable", entry.skipped
     for run in entry.runs:
-        for step in run.steps:
+        for step in (*run.steps, *prepared.truth_steps(run.plan)):
             if not outcomes[step].ok:
                 error = outcomes[step].error
                 return "unavailable" if isinstance(error, Unavailable) else "failed", str(error)
     return None
+
+
+def score_tables(prepared: Prepared, plan: StudyPlan, outcomes: Outcomes) -> list[ScoreTable]:
+    """All scores of a study, as `Protocol.further_retrainings` gets them."""
+    tables = []
+    for entry in prepared.methods:
+        runs = [run for run in entry.runs if run.plan.id == plan.id and all(outcomes[step].ok for step in run.steps)]
+        for run in runs:
+            for role in ("query", "fit") if prepared.tunes else ("query",):
+                for candidate in entry.candidates(role):
+                    scores = scores_of(prepared, run, role, candidate)
+                    tables.append(
+                        ScoreTable(method=entry.plugin.name, seed=run.seed, candidate=candidate, role=role, scores=scores)
+                    )
+    return tables
 
 
 def variants_of(plans: Sequence[StudyPlan]) -> list[str]:
@@ -104,12 +126,3 @@ def by_variant(plan: StudyPlan, role: Role = "query") -> dict[str, list[int]]:
     for number, case in enumerate(plan.roles(role)):
         numbers.setdefault(case.variant, []).append(number)
     return numbers
-
-
-def _part(truth: Truth, numbers: list[int]) -> Truth:
-    return Truth(
-        query_ids=tuple(truth.query_ids[i] for i in numbers),
-        train_ids=truth.train_ids,
-        relevant=truth.relevant[numbers],
-        tables={name: table[numbers] for name, table in truth.tables.items()},
-    )

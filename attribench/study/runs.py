@@ -72,7 +72,8 @@ class MethodRun:
     """The further ones that its ensemble, or that of its features, needs."""
 
     @classmethod
-    def of(cls, study: StudySteps, method: AttributionMethod, seed: int) -> MethodRun:
+    def of(cls, study: StudySteps, method: AttributionMethod, seed: int, *, tunes: bool = True) -> MethodRun:
+        """`tunes`: whether the protocol lets candidates be told apart by the dev queries."""
         fitted = fit_step(study, method, seed)
         features = tuple(dict.fromkeys(method.features()))
         n_seeds = max(reader.ensemble().seeds for reader in (method, *features))
@@ -81,7 +82,7 @@ class MethodRun:
             seed=seed,
             fit=fitted,
             score=score_step(study, method, fitted),
-            dev=score_step(study, method, fitted, "fit") if method.candidates() else None,
+            dev=score_step(study, method, fitted, "fit") if tunes and method.candidates() else None,
             features=tuple(read_step(study, of) for of in features),
             query_features=tuple(read_step(study, of, "query") for of in features),
             trainings=study.trainings[1:n_seeds],

@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from attribench.interface import Scores
+from attribench.interface import Role, Scores
 
 SCORES = "scores.safetensors"
 """The file of a score step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTable:
+    """The scores of the queries of one role, by one method with one seed, and where it has candidates by one of them."""
+
+    method: str
+    seed: int
+    candidate: int | None
+    role: Role
+    scores: Scores
 
 
 def write_scores(path: Path, scores: Scores) -> None:

@@ -13,6 +13,7 @@ import pytest
 from sample_steps import Watcher, draw, pipeline, single, training
 
 from attribench.engine import Step
+from attribench.engine.steps import Job
 from attribench.errors import UsageError
 
 
@@ -132,3 +133,21 @@ def test_a_value_that_cannot_be_hashed_for_sure_is_refused_with_its_place(value,
 def test_an_input_that_no_step_makes_is_refused():
     with pytest.raises(UsageError, match="'nothing' of step single"):
         Step("next", draw, {}, {"x": single(draw)["nothing"]}, {"numbers": None})
+
+
+def test_an_input_that_one_output_depends_on_enters_its_key_alone():
+    """So that many things handled by one step do not depend on which others were beside them."""
+    sources = {name: single(draw, value=name)["numbers"] for name in "abc"}
+
+    def both(names: str) -> Step:
+        return Step(
+            "both", draw, {}, {"shared": sources["c"], **{name: sources[name] for name in names}}, dict.fromkeys(names),
+            own_inputs={name: frozenset({name}) for name in names},
+        )  # fmt: skip
+
+    assert both("ab").keys["a"] == both("a").keys["a"]
+    assert both("ab").keys["a"] != Step("both", draw, {}, {"shared": sources["c"]}, {"a": None}).keys["a"]
+    step = both("ab")
+    assert {ref.key for ref in step.needed(lambda key: False)} == {ref.key for ref in sources.values()}
+    assert {ref.key for ref in step.needed(lambda key: key == step.keys["a"])} == {sources["b"].key, sources["c"].key}
+    assert Job.of(step, "cpu").parents("a") == {"shared": sources["c"].key, "a": sources["a"].key}

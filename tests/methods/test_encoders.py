@@ -83,3 +83,35 @@ def test_clip_tiny_ranks_the_caption_with_the_prompts_noun_first():
     captions = ["a panda", "a clock", "a red apple", "a guitar"]
     train, query = tiny.encode_texts(captions), tiny.encode_texts(["a drawing of an apple", "a photo of a panda"])
     assert (unit(query) @ unit(train).T).argmax(dim=1).tolist() == [2, 0]
+
+
+# ------------------------------------------------------------------------------------------- timm
+
+
+def test_a_timm_model_encodes_pictures_of_any_mode_and_no_text(toy):
+    import timm
+
+    model = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0)
+    encoder = encoders.timm_encoder(model, "timm/vit_tiny_patch16_224")
+    features = encoder.encode_images([toy.noise_picture(0), Image.new("L", (50, 20), 90), Image.new("RGBA", (8, 8))])
+    assert features.shape == (3, model.num_features) and features.dtype == torch.float32
+    assert torch.isfinite(features).all() and not features.requires_grad
+    with pytest.raises(UsageError, match="no text"):
+        encoder.encode_texts(["a cat"])
+
+
+def test_timm_weights_that_are_not_here_are_a_reason_with_a_remedy(monkeypatch):
+    from attribench.methods.montrage.ablations import MontrageDino, MontrageVit
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(encoders, "_in_cache", lambda repository, files: False)
+    for method in (MontrageVit(), MontrageDino()):
+        reason = method.skip("mini")
+        assert method.encoder in reason and "while online" in reason and "timm.create_model(" in reason
+        with pytest.raises(Unavailable):
+            encoders.load_encoder(method.encoder)
+
+
+def test_an_unknown_timm_model_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'timm/vit_base_patch16_224.dino'"):
+        encoders.available("timm/vit_base_patch16_224.dinoo")

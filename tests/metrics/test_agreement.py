@@ -4,7 +4,7 @@ import numpy as np
 from attribench.metrics.agreement import SpearmanWithTable
 from scipy.stats import spearmanr
 
-from attribench.interface import Truth
+from attribench.measurement import Truth
 
 METRIC = SpearmanWithTable()
 

@@ -7,7 +7,7 @@ import pytest
 from attribench.metrics.retrieval import AveragePrecision, Precision, Recall
 
 from attribench.errors import UsageError
-from attribench.interface import Truth
+from attribench.measurement import Truth
 
 METRICS = [Recall(k=1), Recall(k=3), Recall(k=9), Precision(k=2), Precision(k=9), AveragePrecision()]
 by_name = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

@@ -17,7 +17,8 @@ from attribench.diffusion.config import Sampling
 from attribench.editions import open_dataset
 from attribench.errors import DatasetError, UsageError
 from attribench.interface import Dataset, GenerationCase, TrainImage
-from attribench.protocols.between_concepts import MIXED, UN_MIXED, BetweenConcepts
+from attribench.protocols.between_concepts import BetweenConcepts
+from attribench.protocols.concept_studies import MIXED, UN_MIXED
 from attribench.protocols.protocol import Protocol
 from attribench.results.published import published
 from attribench.study.plan import StudyPlan, Training
@@ -117,7 +118,7 @@ def test_ten_concepts_by_option(mini):
 
 
 def test_too_few_concepts_say_what_to_do(users_folder):
-    with pytest.raises(DatasetError, match=r"has 1 concepts in its dev split, a study needs 5; lower between-concepts\.n_concepts"):
+    with pytest.raises(DatasetError, match=r"has 1 concepts in its dev split, .* lower between-concepts\.n_concepts"):
         plans(users_folder, split="dev")
 
 
@@ -276,7 +277,7 @@ def test_the_paper_preset_holds_the_hyper_parameters_of_the_paper():
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are():
-    with pytest.raises(UsageError, match="no preset 'papper'; there are: mini, paper"):
+    with pytest.raises(UsageError, match="no preset 'papper'; there are: .*mini, paper"):
         BetweenConcepts.with_preset("papper", {})
 
 

@@ -7,7 +7,7 @@ from attribench.metrics.agreement import SpearmanWithTable
 from attribench.metrics.retrieval import AveragePrecision, Precision, Recall
 
 from attribench.errors import ControlError
-from attribench.interface import Truth
+from attribench.measurement import Truth
 from attribench.results.controls import check_controls
 
 

@@ -1,0 +1,120 @@
+"""What methods are held against: the truth about a study's queries, and the metrics that compare scores with it.
+
+Metrics are pure functions of scores and truth. No method ever sees either. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+
+from attribench.errors import MethodError
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """The losses of some queries under models that were trained on parts of the training images.
+
+    Arrays over the queries (Q), the subsets (M), the seeds of each (R) and the training images (N). Lower loss =
+    the model makes that query more readily.
+    """
+
+    masks: np.ndarray
+    """[M, N] bool: whether the subset holds the image. No two rows are equal."""
+    seeds: tuple[int, ...]
+    """[R] of the trainings."""
+    losses: np.ndarray
+    """[Q, M, R] float64: mean over timesteps and noise draws, the same for every model."""
+    full: np.ndarray
+    """[Q] float64: the loss under the model that is attributed, which saw all images."""
+    own_seed: int
+    """Of the training of that model; it may be one of `seeds`."""
+
+    def subset(self, mask: np.ndarray) -> int:
+        """The number of the subset that holds just the images of `mask` [N]. Raises MethodError if it was not trained."""
+        found = np.flatnonzero((self.masks == np.asarray(mask, dtype=bool)).all(axis=1))
+        if not len(found):
+            raise MethodError(
+                f"no model was retrained on the images {np.flatnonzero(mask).tolist()}; the protocol must ask for the subset"
+            )
+        return int(found[0])
+
+    def of_subsets(self, numbers: Sequence[int] | np.ndarray) -> Retrained:
+        """The same of some subsets, by number."""
+        return replace(self, masks=self.masks[numbers], losses=self.losses[:, numbers])
+
+    def of_queries(self, numbers: Sequence[int] | np.ndarray) -> Retrained:
+        """The same of some queries, by number."""
+        return replace(self, losses=self.losses[numbers], full=self.full[numbers])
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of the queries of one study, with the ids of both axes of every [n_query, n_train] array.
+
+    A protocol gives what its metrics need and leaves out the rest.
+    """
+
+    query_ids: tuple[str, ...]
+    train_ids: tuple[str, ...]
+    relevant: np.ndarray | None = None
+    """[n_query, n_train] bool: the training image shows a concept of the query's prompt."""
+    tables: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """[n_query, n_train] float: attributions of these queries from elsewhere, by name ("table": columns of MONTRAGE's M)."""
+    retrained: Retrained | None = None
+    """What became of these queries where some training images were left out."""
+
+    def of_queries(self, numbers: Sequence[int]) -> Truth:
+        """The truth of some queries, by number."""
+        return Truth(
+            query_ids=tuple(self.query_ids[i] for i in numbers),
+            train_ids=self.train_ids,
+            relevant=None if self.relevant is None else self.relevant[numbers],
+            tables={name: table[numbers] for name, table in self.tables.items()},
+            retrained=None if self.retrained is None else self.retrained.of_queries(numbers),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(ABC):
+    """A pure function of scores and truth with one value per query."""
+
+    higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    """What a value can be; a record that holds another is refused."""
+    grows_with_k: ClassVar[bool] = False
+    """Whether "name@K" cannot fall as K grows."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """As in the papers: "recall@5"."""
+
+    @abstractmethod
+    def values(self, scores: np.ndarray, truth: Truth) -> np.ndarray:
+        """[n_query] float64 for scores [n_query, n_train]; NaN where the metric is not defined for a query."""
+
+    @abstractmethod
+    def chance(self, truth: Truth) -> np.ndarray:
+        """[n_query] float64: the expected value of a method that ranks at random."""
+
+    def ceiling(self, truth: Truth) -> np.ndarray:
+        """[n_query] float64: the best that can be expected, from a method that knows the truth; NaN if not known."""
+        return np.full(len(truth.query_ids), np.nan)
+
+    def n_subsets(self, truth: Truth) -> int:
+        """On how many drawn subsets a value rests: other draws would give other values. 0 if on none."""
+        return 0
+
+    def redrawn(self, scores: np.ndarray, truth: Truth, counts: np.ndarray) -> np.ndarray:
+        """[resamples, n_query] values, had each subset been drawn `counts` [resamples, n_subsets] times.
+
+        With counts of 1 they are those of `values`. For the bootstrap over subsets and queries; only asked where
+        `n_subsets` is not 0.
+        """
+        raise NotImplementedError(f"{self.name} rests on subsets but cannot redraw them; give the metric a `redrawn`")

@@ -1,0 +1,63 @@
+"""Ordered halves: a query's training images sorted by score and cut in two (MONTRAGE, supplement A, N_S = 2).
+
+    max of the low half's scores ≤ min of the high half's scores
+
+What the paper leaves open is decided here, once, for the retraining and for the metric:
+
+- An odd number of images. The image in the middle belongs to neither half. Halves of unequal size would put a model
+  trained on more images, for more steps, beside one trained on fewer, so that the loss would speak of size and not of
+  attribution: of a concept with three images the paper's halves are one image and two.
+- Ties. Images with equal scores have no order, and where a tie runs through the cut the halves are not determined. The
+  query is then cut twice, with the tied images in the order of their rows and in the reverse order, and counts as the
+  mean of the two. This draws no random numbers, and it is fair: a method that gives every image the same score has its
+  two halves exchanged by the second cut, and so comes out at exactly one half, the value of chance.
+- Scores that are equal as float32 are tied; there is no tolerance.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from attribench.errors import MethodError
+
+
+class Halves(NamedTuple):
+    """The two subsets of one cut, as bool masks [n_train] over the rows."""
+
+    high: np.ndarray
+    low: np.ndarray
+
+
+def ordered_halves(scores: np.ndarray) -> tuple[Halves, ...]:
+    """The cuts of one query's scores [n_train]: one, or two where a tie runs through the cut.
+
+    Raises MethodError for NaN or infinite scores, and for fewer than two images.
+    """
+    scores = np.asarray(scores)
+    if scores.ndim != 1 or len(scores) < 2:
+        raise MethodError(f"scores of shape {scores.shape} have no halves: give the scores of at least two training images")
+    if not np.isfinite(scores).all():
+        raise MethodError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are NaN or infinite and have no order")
+    rows = np.arange(len(scores))
+    first, second = (_cut(np.lexsort((tie_order, -scores))) for tie_order in (rows, -rows))
+    return (first,) if np.array_equal(first.high, second.high) and np.array_equal(first.low, second.low) else (first, second)
+
+
+def _cut(order: np.ndarray) -> Halves:
+    """The first and the last ⌊n/2⌋ rows of an order, highest score first."""
+    high, low = np.zeros((2, len(order)), dtype=bool)
+    half = len(order) // 2
+    high[order[:half]] = True
+    low[order[len(order) - half :]] = True
+    return Halves(high, low)
+
+
+def distinct_halves(scores: np.ndarray) -> np.ndarray:
+    """Every subset that some query's scores [n_query, n_train] ask for, each once: bool masks [n_subset, n_train].
+
+    In lexicographic order, so that it does not matter who asked first. Eight images have no more than 70.
+    """
+    masks = [half for row in scores for halves in ordered_halves(row) for half in halves]
+    return np.unique(masks, axis=0) if masks else np.zeros((0, np.shape(scores)[1]), dtype=bool)

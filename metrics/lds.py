@@ -1,0 +1,168 @@
+"""Linear datamodelling score: do the scores of a subset's images, added up, tell how well a model trained on it does?
+
+    LDS(q) = Spearman over subsets S of ( Σ_{i in S} τ(q, i),  − L(q, θ_S) )
+
+Park et al. 2023 ("TRAK", §2), Zheng et al. 2024 ("Intriguing Properties of Data Attribution on Diffusion Models",
+D-TRAK, §2.2). The loss enters with its sign reversed, so that a method whose high scores name helpful images has a
+positive LDS. L is the mean over the seeds that each subset was trained with.
+
+Ceiling. Training is random, so that not even the expected losses of the subsets correlate perfectly with those that
+were seen. With r₁ the correlation over subsets of the losses by two different seeds (its mean over pairs of seeds, and
+over the queries of a study), that of the means of R seeds with those of R others is, by Spearman and Brown (1910),
+
+    r_R = R r₁ / (1 + (R − 1) r₁)
+
+and the expected losses themselves correlate √r_R with the means of R. That is what a perfect method would be expected
+to score, exactly so for Pearson's correlation and nearly for Spearman's. It needs two seeds: with one it is NaN.
+
+Seeds. One of the seeds of the retrained models is that of the model that is attributed. `lds_same_seed` takes that one
+alone: these models share with the attributed one the order and noise of what they saw, and a method that reads the
+attributed model may foretell some of what is due to them, so no ceiling is known. `lds_cross_seed` takes the other
+seeds alone: what it measures belongs to the images and to nothing else. `lds` takes all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import ClassVar
+
+import numpy as np
+
+from attribench.errors import MethodError
+from attribench.measurement import Metric, Retrained, Truth
+
+from .rank_correlation import spearman
+
+FEWEST_SUBSETS = 4
+"""With three, a correlation of ranks can take but four values."""
+
+
+def subset_scores(scores: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """[n_query, n_subsets] sum of the scores [n_query, n_train] of each subset's images."""
+    return np.asarray(scores, dtype=np.float64) @ masks.T.astype(np.float64)
+
+
+def agreement_of_seeds(losses: np.ndarray) -> float:
+    """r₁ of losses [n_query, n_subsets, n_seeds]: mean over queries and pairs of seeds; NaN with fewer than two."""
+    pairs = [spearman(losses[:, :, a], losses[:, :, b])[0] for a, b in combinations(range(losses.shape[2]), 2)]
+    found = np.array(pairs)
+    return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+
+
+def spearman_brown(r_1: float, n_seeds: int) -> float:
+    """r_R: the correlation of the means of R = `n_seeds` seeds with those of R others, from that of one with another."""
+    return n_seeds * r_1 / (1 + (n_seeds - 1) * r_1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lds(Metric):
+    """LDS against the mean loss over all seeds."""
+
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+    @property
+    def name(self) -> str:
+        return "lds"
+
+    def values(self, scores: np.ndarray, truth: Truth) -> np.ndarray:
+        """[n_query] in [-1, 1]; NaN where a query's loss is the same for every subset."""
+        return self.redrawn(scores, truth, np.ones((1, self.n_subsets(truth))))[0]
+
+    def redrawn(self, scores: np.ndarray, truth: Truth, counts: np.ndarray) -> np.ndarray:
+        """[resamples, n_query]: each subset counted `counts` [resamples, n_subsets] times."""
+        known = _known(truth)
+        return spearman(subset_scores(scores, known.masks), self._benefit(known), counts)
+
+    def n_subsets(self, truth: Truth) -> int:
+        """All that the truth holds."""
+        return len(_known(truth).masks)
+
+    def chance(self, truth: Truth) -> np.ndarray:
+        """[n_query]: 0. The subsets are of one size, so that reversing random scores reverses their sums."""
+        return np.where(self._defined(truth), 0.0, np.nan)
+
+    def ceiling(self, truth: Truth) -> np.ndarray:
+        """[n_query]: √r_R of the study, the same for all of its queries; 0 if its seeds do not agree at all."""
+        return np.where(self._defined(truth), self._best(_known(truth)), np.nan)
+
+    def _seeds(self, known: Retrained) -> list[int]:
+        """The numbers of the seeds whose losses are taken."""
+        return list(range(len(known.seeds)))
+
+    def _benefit(self, known: Retrained) -> np.ndarray:
+        """[n_query, n_subsets]: minus the mean loss."""
+        return -known.losses[:, :, self._seeds(known)].mean(axis=2)
+
+    def _defined(self, truth: Truth) -> np.ndarray:
+        benefit = self._benefit(_known(truth))
+        return (benefit != benefit[:, :1]).any(axis=1)
+
+    def _best(self, known: Retrained) -> float:
+        r_1 = agreement_of_seeds(known.losses)
+        if np.isnan(r_1):
+            return float("nan")
+        return float(np.sqrt(spearman_brown(max(r_1, 0.0), len(self._seeds(known)))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LdsSameSeed(Lds):
+    """LDS against models trained with the seed of the model that is attributed. No ceiling is known."""
+
+    @property
+    def name(self) -> str:
+        return "lds_same_seed"
+
+    def _seeds(self, known: Retrained) -> list[int]:
+        return [number for number, seed in enumerate(known.seeds) if seed == known.own_seed]
+
+    def _best(self, known: Retrained) -> float:
+        return float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LdsCrossSeed(Lds):
+    """LDS against models trained with other seeds than the model that is attributed."""
+
+    @property
+    def name(self) -> str:
+        return "lds_cross_seed"
+
+    def _seeds(self, known: Retrained) -> list[int]:
+        return [number for number, seed in enumerate(known.seeds) if seed != known.own_seed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LdsOverCeiling(Lds):
+    """LDS as a share of the ceiling of its study: LDS / √r_R.
+
+    Beyond 1 or -1 where the ceiling was underrated by chance. NaN where the seeds do not agree at all. Its interval takes
+    the ceiling as known.
+    """
+
+    bounds: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
+
+    @property
+    def name(self) -> str:
+        return "lds_over_ceiling"
+
+    def redrawn(self, scores: np.ndarray, truth: Truth, counts: np.ndarray) -> np.ndarray:
+        """[resamples, n_query]: LDS over the ceiling, which stays."""
+        best = self._best(_known(truth))
+        return super().redrawn(scores, truth, counts) / (best if best > 0 else np.nan)
+
+    def chance(self, truth: Truth) -> np.ndarray:
+        """[n_query]: 0."""
+        return np.where(super().ceiling(truth) > 0, super().chance(truth), np.nan)
+
+    def ceiling(self, truth: Truth) -> np.ndarray:
+        """[n_query]: 1."""
+        return np.where(super().ceiling(truth) > 0, 1.0, np.nan)
+
+
+def _known(truth: Truth) -> Retrained:
+    known = truth.retrained
+    if known is None or len(known.masks) < FEWEST_SUBSETS:
+        found = "no" if known is None else len(known.masks)
+        raise MethodError(f"LDS needs losses under at least {FEWEST_SUBSETS} retrained subsets, there are {found}; ask for more")
+    return known

@@ -1,0 +1,371 @@
+"""Attribution by unlearning on real small models: against its own first order, dense algebra and planted duplicates."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from attribench.datasets.customconcept101 import CustomConcept101
+from attribench.methods import unlearning
+from attribench.methods.unlearning import Unlearning, sweep
+from attribench.methods.unlearning.newton import Ascent, changed
+from PIL.Image import Transpose
+from scipy import stats
+
+from attribench import job, plugins
+from attribench.diffusion.model import DiffusionModel
+from attribench.errors import MethodError
+from attribench.gradients.curvature import Identity
+from attribench.gradients.diffusion import GradientReader
+from attribench.gradients.region import Region
+from attribench.interface import Queries, State
+
+SMALL = {"fisher_draws": 2, "query_timesteps": 6, "timesteps": 4}
+PROMPTS = ("photo of a <new1> cat", "picture of a <new2> dog", "a red teddy bear")
+
+
+@pytest.fixture
+def double_model(small_model: DiffusionModel) -> DiffusionModel:
+    """The small model in float64, so that small steps are not rounded away."""
+    small_model.unet.double()
+    small_model.text_encoder.double()
+    return small_model
+
+
+@pytest.fixture
+def study_of(toy, double_model):
+    def build(n: int = 6, ids=None, flips: bool = False, model=double_model):
+        names = ids or [f"{i}.png" for i in range(n)]
+        images = [toy.train_image(name, prompt=PROMPTS[int(name[0]) % 3]) for name in names]
+        return toy.MemoryStudy(images, {name: toy.noise_picture(int(name[0])) for name in names}, flips=flips, model=model)
+
+    return build
+
+
+@pytest.fixture
+def queries_of(toy):
+    """Picture i again, as a query with the prompt of training image i."""
+
+    def build(numbers) -> Queries:
+        cases = [toy.case(f"query-{i}", prompt=PROMPTS[i % 3]) for i in numbers]
+        return Queries(cases, lambda name: toy.noise_picture(int(name.split("-")[1])))
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def tiny() -> DiffusionModel:
+    return DiffusionModel.load(job.tiny_model())
+
+
+@pytest.fixture
+def trained(toy, tiny):
+    """The tiny model on a picture of each of five objects, and some of these pictures again as queries."""
+
+    def build(queries, flips: bool = False, mirrored: bool = False):
+        dataset = CustomConcept101(Path(job.__file__).parent / "assets" / "editions" / "customconcept101", "mini")
+        chosen = {dataset.images(concept.name)[0].id: concept for concept in dataset.concepts[:5]}
+        names = list(chosen)
+        prompts = [f"photo of a {concept.class_word}" for concept in chosen.values()]
+        images = [toy.train_image(name, prompt=prompt) for name, prompt in zip(names, prompts, strict=True)]
+        study = toy.MemoryStudy(images, {name: dataset.load(name) for name in names}, flips=flips, model=tiny)
+
+        def load(name: str):
+            picture = dataset.load(names[int(name)])
+            return picture.transpose(Transpose.FLIP_LEFT_RIGHT) if mirrored else picture
+
+        return study, Queries([toy.case(str(i), prompt=prompts[i]) for i in queries], load)
+
+    return build
+
+
+def method(**fields) -> Unlearning:
+    return Unlearning(**SMALL | fields).resolve("mini")
+
+
+def values(of: Unlearning, study, queries, folder: Path) -> np.ndarray:
+    state = State(folder / f"state-{len(list(folder.parent.glob('**/*')))}")
+    of.fit(study, state)
+    return of.score(study, state, queries).values
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    return min(stats.spearmanr(x, y).statistic for x, y in zip(a, b, strict=True))
+
+
+# ------------------------------------------------------------------------------- what it computes
+
+
+def test_small_absolute_steps_are_the_influence_function(study_of, queries_of, tmp_path):
+    """Scores approach (α/N) g_iᵀ F⁻¹ g_q, with gradients from torch.func and F their mean square over the bank's draws."""
+    study, queries = study_of(3), queries_of([7])
+    of = method(step_unit="absolute", step_size=1e-8, damping=1e-3)
+    oracle = GradientReader(study.model, of.group, "loss", vmap=True)
+
+    def gradient(sample) -> torch.Tensor:
+        factors, _ = oracle.factors([sample])
+        return torch.cat([factor.matrix()[0].flatten() for factor in factors.values()])
+
+    (fisher,) = of.features()
+    draws = torch.stack([gradient(sample) for sample in fisher._samples(study, study.model, range(3))])
+    squares = draws.square().mean(dim=0)
+    start = 0
+    for out, columns in oracle.shapes.values():
+        end = start + out * columns
+        squares[start:end] += 1e-3 * squares[start:end].mean()
+        start = end
+    reader = GradientReader(study.model, of.group, "loss")
+    seen = gradient(Ascent(reader, Identity(), 1, 1.0, 1.0, of.query_timesteps, None).sample(queries, 0, 0))
+    state = State(tmp_path / "state")
+    of.fit(study, state)
+    of_train = torch.stack([gradient(of._sweep(study, state).sample(row)) for row in range(3)])
+    expected = 1e-8 / 3 * of_train @ (seen / squares)
+    for kind in ("losses", "first-order"):
+        ours = dataclasses.replace(of, sweep=kind).score(study, state, queries).values[0]
+        np.testing.assert_allclose(ours, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("curvature", ["diagonal", "ekfac", "identity"])
+def test_first_order_agrees_with_the_sweep_and_its_error_falls_with_the_square_of_the_step(
+    curvature, study_of, queries_of, tmp_path
+):
+    study, queries = study_of(6), queries_of([7])
+    errors = []
+    for size in (2e-3, 1e-3):
+        of = method(curvature=curvature, step_size=size, damping=0.01)
+        swept = values(of, study, queries, tmp_path / str(size))
+        linear = values(dataclasses.replace(of, sweep="first-order"), study, queries, tmp_path / f"linear-{size}")
+        assert spearman(swept, linear) >= 0.95
+        errors.append(np.abs(swept.astype(float) - linear).max())
+    assert 3.5 < errors[0] / errors[1] < 4.5
+
+
+def test_a_relative_step_raises_the_querys_loss_by_that_part_of_it(study_of, queries_of):
+    study, queries = study_of(3), queries_of([2])
+    for curvature in ("diagonal", "ekfac", "identity"):
+        of = method(curvature=curvature, damping=0.1)
+        reader = GradientReader(study.model, of.group, "loss")
+        ascent = Ascent(reader, of._curvature(study, reader), 1, 1e-4, None, of.query_timesteps, None)
+        before = reader.factors([ascent.sample(queries, 0, 0)])[1].mean()
+        with changed(reader.layers, ascent.change(queries, 0)):
+            after = reader.factors([ascent.sample(queries, 0, 0)])[1].mean()
+        assert (after / before - 1).item() == pytest.approx(1e-4, rel=0.1)
+
+
+def test_a_planted_duplicate_of_the_query_ranks_first(trained, tmp_path):
+    """With noise of its own for the query and each training image: what they share is the picture."""
+    study, queries = trained(queries=[1, 4])
+    for fields in ({}, {"sweep": "first-order"}, {"curvature": "ekfac"}):
+        of = Unlearning(fisher_draws=5, query_timesteps=20, **fields).resolve("mini")
+        scores = values(of, study, queries, tmp_path / str(fields))
+        assert scores.argmax(axis=1).tolist() == [1, 4], fields
+
+
+def test_a_mirrored_duplicate_is_found_where_training_used_flips(trained, tmp_path):
+    study, queries = trained(queries=[3], flips=True, mirrored=True)
+    of, state = Unlearning(fisher_draws=5, query_timesteps=20).resolve("mini"), State(tmp_path / "state")
+    of.fit(study, state)
+    assert state["base"].shape == (10,)
+    scores = of.score(study, state, queries).values
+    assert scores.shape == (1, 5) and scores.argmax() == 3
+
+
+# ------------------------------------------------------------------------------- faults not repeated
+
+
+def test_the_querys_latent_is_scaled_as_training_latents_are(study_of, queries_of, tmp_path):
+    study, queries = study_of(3), queries_of([2])
+    of, state = method(), State(tmp_path / "state")
+    of.fit(study, state)
+    ascent = Ascent(GradientReader(study.model, of.group, "loss"), Identity(), 1, 1.0, 1.0, 8, None)
+    np.testing.assert_array_equal(ascent.sample(queries, 0, 0).latents[0], state["latents"][2])
+    vae = study.model.vae
+    assert vae.config.scaling_factor != 1
+    mean = vae.encode(study.model.pixels([queries[0]])).latent_dist.mean[0]
+    np.testing.assert_allclose(state["latents"][2], mean.detach() * vae.config.scaling_factor, rtol=1e-6)
+
+
+def test_scores_depend_neither_on_the_batch_nor_on_order(study_of, queries_of, tmp_path, monkeypatch):
+    """Noise belongs to the picture, so that only rounding is left."""
+    of, study, queries = method(), study_of(4), queries_of([7, 8])
+    together = values(of, study, queries, tmp_path / "together")
+    order = [3, 0, 1, 2]
+    permuted = values(of, study_of(ids=[f"{i}.png" for i in order]), queries_of([8, 7]), tmp_path / "permuted")
+    np.testing.assert_allclose(permuted, together[::-1][:, order], rtol=1e-6, atol=1e-12)
+    monkeypatch.setattr(sweep, "ROWS", 3)  # fewer than the timesteps of an image
+    monkeypatch.setattr(Unlearning, "_sweep", lambda self, study, state: sweep.Sweep(
+        study, state["latents"], self.timesteps, self.group, at_once=3))  # fmt: skip
+    monkeypatch.setattr(unlearning, "CHANGES", 1)  # one query at a time
+    for kind in ("losses", "first-order"):
+        single = values(dataclasses.replace(of, sweep=kind), study, queries, tmp_path / kind)
+        expected = together
+        if kind == "first-order":
+            monkeypatch.undo()
+            expected = values(dataclasses.replace(of, sweep=kind), study, queries, tmp_path / "straight")
+        np.testing.assert_allclose(single, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_single_precision_moves_scores_by_no_more_than_a_millionth_of_the_loss(small_model, study_of, queries_of, tmp_path):
+    of, study, queries = method(), study_of(3, model=small_model), queries_of([7])
+    small_model.unet.float(), small_model.text_encoder.float()
+    straight = values(of, study, queries, tmp_path / "straight")
+    for at_once in (1, 7):
+        state = State(tmp_path / str(at_once))
+        of.fit(study, state)
+        other = sweep.Sweep(study, state["latents"], of.timesteps, of.group, at_once=at_once)
+        base = torch.cat([part for _, part in other.losses([{}])], dim=1)[0].numpy()
+        np.testing.assert_allclose(base, state["base"], rtol=1e-6)
+    assert np.abs(straight).max() > 1e-5
+
+
+def test_a_fisher_entry_of_zero_is_an_error_and_no_infinite_score(study_of, queries_of, tmp_path):
+    study, queries = study_of(3), queries_of([7])
+    of, state = method(), State(tmp_path / "state")
+    of.fit(study, state)
+    (fisher,) = of.features()
+    kept = study.features(fisher)
+    squares = np.array(kept["squares"])
+    squares[-1] = 0.0
+    kept["squares"] = squares
+    with pytest.raises(MethodError, match="1 of .* entries of the Fisher .* give damping"):
+        of.score(study, state, queries)
+    assert np.isfinite(dataclasses.replace(of, damping=0.1).score(study, state, queries).values).all()
+
+
+def test_a_diverging_step_names_the_query_and_what_to_do(study_of, queries_of, tmp_path):
+    study, queries = study_of(2), queries_of([7])
+    for steps, size in ((3, 1e300), (1, 1e200)):
+        with pytest.raises(MethodError, match=r"unlearning 'query-7' diverged.*smaller step_size"):
+            values(method(step_unit="absolute", step_size=size, steps=steps), study, queries, tmp_path / str(steps))
+
+
+# ------------------------------------------------------------------------------- the model, the state
+
+
+@pytest.mark.parametrize("group", ["cross-attention-kv", "full"])
+def test_the_model_is_the_same_bit_for_bit_after_each_query(group, study_of, queries_of, tmp_path):
+    study, queries = study_of(2), queries_of([7])
+    parameters = dict(study.model.unet.named_parameters())
+    before = {name: (parameter.data_ptr(), parameter.detach().clone()) for name, parameter in parameters.items()}
+    of = method(group=group, steps=2, damping=0.1)
+    seen = values(of, study, queries, tmp_path / "scored")
+    with pytest.raises(RuntimeError), changed(GradientReader(study.model, group, "loss").layers, {}):
+        raise RuntimeError
+    for name, parameter in study.model.unet.named_parameters():
+        address, value = before[name]
+        assert parameter is parameters[name] and parameter.data_ptr() == address and torch.equal(parameter, value)
+        assert parameter.grad is None and not parameter.requires_grad
+    np.testing.assert_array_equal(values(of, study, queries, tmp_path / "again"), seen)
+
+
+def test_changes_reach_every_parameter_of_a_layer(small_model):
+    reader = GradientReader(small_model, "full", "loss")
+    change = {name: torch.full(shape, 0.5) for name, shape in reader.shapes.items()}
+    before = {name: parameter.detach().clone() for name, parameter in small_model.unet.named_parameters()}
+    with changed(reader.layers, change):
+        for name, parameter in small_model.unet.named_parameters():
+            torch.testing.assert_close(parameter.detach(), before[name] + 0.5)
+
+
+def test_base_losses_are_taken_once_and_go_on_after_a_kill(study_of, queries_of, tmp_path, monkeypatch):
+    of, study, state = method(), study_of(5), State(tmp_path / "state")
+    monkeypatch.setattr(Unlearning, "_sweep", lambda self, study, state: sweep.Sweep(
+        study, state["latents"], self.timesteps, self.group, at_once=8))  # fmt: skip
+    passes, loss = [], DiffusionModel.loss
+
+    class Killed(Exception):
+        pass
+
+    def dying(self, *args):
+        passes.append(1)
+        if len(passes) == 2:
+            raise Killed
+        return loss(self, *args)
+
+    monkeypatch.setattr(DiffusionModel, "loss", dying)
+    with pytest.raises(Killed):
+        of.fit(study, state)
+    of.fit(study, state)
+    assert len(passes) == 4  # two images a pass: one kept, one lost in the making, two more
+    whole = State(tmp_path / "whole")
+    of.fit(study, whole)
+    np.testing.assert_array_equal(state["base"], whole["base"])
+    passes[:] = [1] * 10
+    of.score(study, state, queries_of([6, 7]))
+    assert len(passes) - 10 == 2 * 3  # two queries, and no base losses again
+
+
+# ------------------------------------------------------------------------------- regions, fields
+
+
+def test_what_lies_outside_the_region_is_exactly_not_counted(study_of, queries_of, double_model):
+    queries = queries_of([7])
+    reader = GradientReader(study_of(2).model, "cross-attention-kv", "loss")
+    ascent = Ascent(reader, Identity(), 1, 1.0, 1.0, 4, Region.parse("8,0,8,16"))
+    sample = ascent.sample(queries, 0, 0)
+    cells = 32 // double_model.downscale
+    assert sample.mask.shape == (1, cells, cells) and 0 < sample.mask.sum() < cells * cells
+
+    def of_target(noise: torch.Tensor, noisy_as: torch.Tensor) -> torch.Tensor:
+        """The gradient with another target but the same noisy latents."""
+        add, given = reader.model.scheduler.add_noise, dataclasses.replace(sample, noise=noise)
+        reader.model.scheduler.add_noise = lambda latents, _, steps: add(latents, noisy_as, steps)
+        try:
+            factors, errors = reader.factors([given])
+        finally:
+            del reader.model.scheduler.add_noise
+        return torch.cat([factor.matrix().flatten() for factor in factors.values()] + [errors.flatten()])
+
+    straight = of_target(sample.noise, sample.noise)
+    outside = sample.noise + 100 * (1 - sample.mask)
+    inside = sample.noise + 0.1 * sample.mask
+    assert torch.equal(of_target(outside, sample.noise), straight)
+    assert not torch.equal(of_target(inside, sample.noise), straight)
+    oracle = GradientReader(reader.model, "cross-attention-kv", "loss", vmap=True).factors([sample])[0]
+    for name, factor in reader.factors([sample])[0].items():
+        torch.testing.assert_close(factor.matrix(), oracle[name].matrix(), rtol=1e-8, atol=1e-18)
+
+
+def test_a_region_of_the_whole_picture_changes_nothing_and_a_part_does(study_of, queries_of, tmp_path):
+    study, queries = study_of(3), queries_of([7])
+    plain, whole, part = (
+        values(method(region=region), study, queries, tmp_path / str(region)) for region in (None, "0,0,32,32", "0,0,8,8")
+    )
+    np.testing.assert_allclose(whole, plain, rtol=1e-6)
+    assert np.abs(part - plain).max() > 1e-3 * np.abs(plain).max()
+    with pytest.raises(MethodError, match="beyond the picture of 32 × 32"):
+        values(method(region="0,0,40,8"), study, queries, tmp_path / "beyond")
+
+
+def test_every_step_size_of_tuned_is_a_candidate(study_of, queries_of, tmp_path):
+    tuned, study, state = method(step_size="tuned"), study_of(3), State(tmp_path / "state")
+    tuned.fit(study, state)
+    candidates = tuned.candidates()
+    assert [candidate.step_size for candidate in candidates] == list(unlearning.STEP_SIZES)
+    assert candidates[tuned.default_candidate()].step_size == method().step_size
+    scores = tuned.score_candidates(study, state, queries_of([7]))
+    np.testing.assert_array_equal(scores[2].values, candidates[2].score(study, state, queries_of([7])).values)
+    with pytest.raises(MethodError, match="score its candidates"):
+        tuned.score(study, state, queries_of([7]))
+
+
+def test_variants_share_a_fisher_and_fields_are_checked():
+    assert method(steps=5).features() == method(sweep="first-order", region="0,0,4,4", damping=0.3).features()
+    assert method(curvature="identity").features() == ()
+    assert method(curvature="ekfac").features() != method().features()
+    assert method(curvature="ekfac").damping == 0.1 and method().damping == 0.0
+    paper = Unlearning().resolve("paper")
+    assert paper.resolve("mini") == paper
+    for fields, said in [
+        ({"region": "a"}, "is not x,y,w,h"),
+        ({"step_unit": "absolute"}, "needs step_size"),
+        ({"sweep": "first-order", "step_size": "tuned"}, "changes no order"),
+        ({"group": "kv"}, "group"),
+        ({"steps": 0}, "steps"),
+    ]:
+        with pytest.raises(Exception, match=said):
+            plugins.configure(Unlearning, fields)
+    assert plugins.configure(Unlearning, {"step_unit": "absolute", "step_size": "0.01"}).step_size == 0.01

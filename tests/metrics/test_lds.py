@@ -1,0 +1,123 @@
+"""LDS against numbers worked by hand, and against a truth whose effects are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from attribench.metrics.lds import (
+    Lds,
+    LdsCrossSeed,
+    LdsOverCeiling,
+    LdsSameSeed,
+    agreement_of_seeds,
+    spearman_brown,
+    subset_scores,
+)
+
+from attribench.errors import MethodError
+from attribench.measurement import Retrained, Truth
+from attribench.results.controls import standard_error
+
+BY_HAND = Retrained(
+    masks=np.array([[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 1]], dtype=bool),
+    seeds=(5, 6),
+    losses=np.array([[[1.0, 3.0], [2.0, 2.0], [4.0, 1.0], [3.0, 4.0]]]),
+    full=np.array([1.0]),
+    own_seed=5,
+)
+
+
+def truth_of(known: Retrained) -> Truth:
+    return Truth(tuple(f"q{i}" for i in range(len(known.losses))), tuple("abcdefgh")[: known.masks.shape[1]], retrained=known)
+
+
+def drawn(n_subsets: int, n_train: int, n_queries: int, n_seeds: int, noise: float, seed: int = 0) -> tuple[Truth, np.ndarray]:
+    """A truth in which a subset's benefit is the sum of its images' effects, plus noise of each training; and the effects."""
+    random = np.random.default_rng(seed)
+    masks = np.array([random.permutation(n_train) < n_train // 2 for _ in range(n_subsets)])
+    effects = random.normal(size=(n_queries, n_train))
+    benefit = subset_scores(effects, masks)
+    benefit /= benefit.std(axis=1, keepdims=True)
+    losses = -benefit[:, :, None] + noise * random.normal(size=(n_queries, n_subsets, n_seeds))
+    known = Retrained(masks, tuple(range(n_seeds)), losses, np.zeros(n_queries), own_seed=0)
+    return Truth(tuple(map(str, range(n_queries))), tuple(map(str, range(n_train))), retrained=known), effects
+
+
+def test_lds_by_hand():
+    """Sums of scores 3, 4, 2, 3 against mean losses 2, 2, 2.5, 3.5: of ranks 2.5, 4, 1, 2.5 and −2, −2, −2.5, −3.5."""
+    scores = np.array([[2.0, 1.0, 2.0, 1.0]])
+    assert subset_scores(scores, BY_HAND.masks).tolist() == [[3.0, 4.0, 2.0, 3.0]]
+    # ranks of the benefit: 3.5, 3.5, 2, 1; deviations (0, 1.5, -1.5, 0) · (1, 1, -0.5, -1.5) = 2.25 / sqrt(4.5 · 4.5)
+    assert Lds().values(scores, truth_of(BY_HAND)) == pytest.approx([0.5])
+    # by the own seed, losses 1, 2, 4, 3: ranks 4, 3, 1, 2; (0, 1.5, -1.5, 0) · (1.5, .5, -1.5, -.5) = 3 / sqrt(4.5 · 5)
+    assert LdsSameSeed().values(scores, truth_of(BY_HAND)) == pytest.approx([3 / np.sqrt(22.5)])
+    # by the other one, losses 3, 2, 1, 4: ranks 2, 3, 4, 1; (0, 1.5, -1.5, 0) · (-.5, .5, 1.5, -1.5) = -1.5
+    assert LdsCrossSeed().values(scores, truth_of(BY_HAND)) == pytest.approx([-1.5 / np.sqrt(22.5)])
+
+
+def test_the_ceiling_follows_spearman_and_brown():
+    assert spearman_brown(0.5, 1) == 0.5
+    assert spearman_brown(0.5, 2) == pytest.approx(2 / 3)
+    assert spearman_brown(0.2, 3) == pytest.approx(0.6 / 1.4)
+    # the two seeds of BY_HAND: ranks 1, 2, 4, 3 and 3, 2, 1, 4: 1 − 6 · (4 + 0 + 9 + 1) / (4 · 15) = −0.4
+    assert agreement_of_seeds(BY_HAND.losses) == pytest.approx(-0.4)
+    truth = truth_of(BY_HAND)
+    assert Lds().ceiling(truth) == 0  # seeds that contradict each other leave nothing to foretell
+    assert np.isnan(LdsOverCeiling().values(np.array([[2.0, 1.0, 2.0, 1.0]]), truth)).all()
+    agreeing = replace(BY_HAND, losses=np.array([[[1.0, 1.0], [2.0, 2.0], [4.0, 3.0], [3.0, 4.0]]]))  # r₁ = 0.8
+    assert Lds().ceiling(truth_of(agreeing)) == pytest.approx([np.sqrt(1.6 / 1.8)])
+    assert LdsCrossSeed().ceiling(truth_of(agreeing)) == pytest.approx([np.sqrt(0.8)])
+    assert np.isnan(LdsSameSeed().ceiling(truth_of(agreeing))).all()
+    over = LdsOverCeiling().values(np.array([[2.0, 1.0, 2.0, 1.0]]), truth_of(agreeing))
+    assert over == pytest.approx(Lds().values(np.array([[2.0, 1.0, 2.0, 1.0]]), truth_of(agreeing)) / np.sqrt(1.6 / 1.8))
+    alone = replace(BY_HAND, seeds=(5,), losses=BY_HAND.losses[:, :, :1])
+    assert np.isnan(Lds().ceiling(truth_of(alone))).all()
+
+
+def test_flipped_scores_give_the_negative():
+    truth, effects = drawn(20, 8, 5, 2, noise=1.0)
+    scores = effects + np.random.default_rng(1).normal(size=effects.shape)
+    for metric in (Lds(), LdsSameSeed(), LdsCrossSeed(), LdsOverCeiling()):
+        np.testing.assert_allclose(metric.values(-scores, truth), -metric.values(scores, truth), atol=1e-12)
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 2.0])
+def test_the_true_effects_reach_the_ceiling_and_so_does_a_regression_on_the_masks(noise):
+    """The oracle: ridge regression of the benefit of half of the subsets on their masks, held against the other half."""
+    truth, effects = drawn(1200, 12, 6, 3, noise)
+    known, metric = truth.retrained, Lds()
+    assert metric.values(effects, truth).mean() == pytest.approx(metric.ceiling(truth).mean(), abs=0.03)
+    fitting, rest = known.of_subsets(np.arange(600)), replace(truth, retrained=known.of_subsets(np.arange(600, 1200)))
+    masks = fitting.masks - fitting.masks.mean(axis=0)
+    benefit = -fitting.losses.mean(axis=2)
+    oracle = np.linalg.solve(masks.T @ masks + np.eye(12), masks.T @ (benefit - benefit.mean(axis=1, keepdims=True)).T).T
+    assert metric.values(oracle, rest).mean() == pytest.approx(metric.ceiling(rest).mean(), abs=0.03)
+    assert LdsOverCeiling().values(oracle, rest).mean() == pytest.approx(1.0, abs=0.05)
+
+
+def test_random_scores_are_at_zero():
+    truth, _ = drawn(32, 40, 400, 2, noise=1.0)
+    values = Lds().values(np.random.default_rng(2).random((400, 40)), truth)
+    assert abs(values.mean()) < 3 * standard_error(values, Lds().chance(truth))
+
+
+def test_scores_that_are_all_equal_are_at_zero():
+    """Not undefined: a method that says nothing is not left out."""
+    truth, _ = drawn(32, 8, 3, 2, noise=1.0)
+    assert Lds().values(np.full((3, 8), 0.7), truth).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_query_whose_loss_never_changes_has_no_value():
+    known = replace(BY_HAND, losses=np.ones((1, 4, 2)))
+    truth = truth_of(known)
+    for found in (Lds().values(np.ones((1, 4)), truth), Lds().chance(truth), Lds().ceiling(truth)):
+        assert np.isnan(found).all()
+
+
+def test_too_few_subsets_say_so():
+    with pytest.raises(MethodError, match="at least 4 retrained subsets, there are 3"):
+        Lds().values(np.ones((1, 4)), truth_of(BY_HAND.of_subsets([0, 1, 2])))
+    with pytest.raises(MethodError, match="there are no"):
+        Lds().values(np.ones((1, 4)), Truth(("q",), tuple("abcd")))
