@@ -54,9 +54,7 @@ class Ascent:
         rise = sum(float((gradient[name].double() * part).sum()) for name, part in direction.items())  # gᵀ F⁻¹ g
         return self.step_size / self.steps * loss / rise if rise > 0 else 0.0
 
-    def _gradient(
-        self, queries: Queries, i: int, step: int, change: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], float]:
+    def _gradient(self, queries: Queries, i: int, step: int, change: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
         """∇L(q, θ_0 + change) of every layer, and L: means over the step's timesteps and noise."""
         sample, gradient, errors = self.sample(queries, i, step), {}, []
         try:

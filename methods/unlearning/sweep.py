@@ -15,6 +15,7 @@ from PIL.Image import Transpose
 from torch import Tensor
 
 from attribench.diffusion import noise
+from attribench.diffusion.model import DiffusionModel
 from attribench.gradients.diffusion import GradientReader, Sample, timesteps_of
 from attribench.gradients.groups import Group, layers_of
 from attribench.interface import State, Study
@@ -108,7 +109,7 @@ class Sweep:
 class _Contexts(dict):
     """Prompt -> hidden states [length, d_text], each encoded alone and once."""
 
-    def __init__(self, model) -> None:
+    def __init__(self, model: DiffusionModel) -> None:
         self.model = model
 
     def __missing__(self, prompt: str) -> Tensor:
