@@ -210,7 +210,9 @@ def _legend(figure: Figure, rows: Sequence[Row]) -> None:
                label=f"{kind}: value and 95 % interval" if interval else f"{kind}: value, no interval over one study")
         for colour, kind in kinds
     ]  # fmt: skip
+    if not all(row.competes for row in rows):
+        handles.append(Line2D([], [], color=BLUE, marker="o", markerfacecolor="white", linewidth=0, label="not ranked"))
     handles.append(Line2D([], [], color=RED, linestyle=(0, (4, 3)), linewidth=1.2, label="chance"))
     y = 1 - 0.45 / figure.get_figheight()
-    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.2 / figure.get_figwidth(), y), ncols=3,
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.2 / figure.get_figwidth(), y), ncols=4,
                   frameon=False, fontsize=9, borderaxespad=0)  # fmt: skip
