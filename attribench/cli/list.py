@@ -65,9 +65,10 @@ def _params(cls: type) -> dict[str, str]:
 
 
 def _default(field: dataclasses.Field) -> str:
-    if field.default_factory is not dataclasses.MISSING:
+    missing = type(dataclasses.MISSING)  # a plugin's class that travelled to a worker and back holds a copy of the value
+    if not isinstance(field.default_factory, missing):
         return str(field.default_factory())
-    return "required" if field.default is dataclasses.MISSING else str(field.default)
+    return "required" if isinstance(field.default, missing) else str(field.default)
 
 
 def _title(row: dict[str, Any]) -> str:

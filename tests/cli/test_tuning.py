@@ -197,8 +197,8 @@ def test_the_truth_of_a_test_query_is_not_looked_at_to_choose(result, monkeypatc
     protocol = type(result.prepared.protocol)
     real = protocol.truth
 
-    def turned(self, plan, observed, role="query"):
-        truth = real(self, plan, observed, role)
+    def turned(self, plan, observed, role="query", retrained=None):
+        truth = real(self, plan, observed, role, retrained)
         if role == "query":
             object.__setattr__(truth, "relevant", ~truth.relevant)
         return truth
