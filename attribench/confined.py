@@ -12,8 +12,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from attribench.data import Problem
 from attribench.errors import DatasetError
-from attribench.interface import Problem
 
 RESTORE = "restore the file from where the data set came from"
 

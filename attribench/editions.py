@@ -14,9 +14,10 @@ from pathlib import Path
 
 from attribench import plugins
 from attribench.confined import read_bytes, shown, some_shown
+from attribench.data import Dataset
 from attribench.errors import AttribenchError, DatasetError, UsageError
 from attribench.images import BYTE_LIMIT
-from attribench.interface import Dataset, Edition
+from attribench.interface import Edition
 
 
 class Unusable(DatasetError):

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from attribench.confined import FileFault, confined, fault, is_text, read_bytes, shown
-from attribench.interface import Problem
+from attribench.data import Problem
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})

@@ -10,19 +10,17 @@ import os
 import platform
 import shutil
 import time
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import pydantic
-import tomli_w
 from pydantic_core import to_jsonable_python
 
 from attribench import __version__, plugins
+from attribench.data import Dataset
 from attribench.diffusion.fingerprint import fingerprint
 from attribench.editions import open_dataset
 from attribench.engine.progress import Listener
@@ -30,9 +28,10 @@ from attribench.engine.run import Outcome, execute
 from attribench.engine.steps import Step
 from attribench.engine.store import ArtifactStore
 from attribench.errors import AttribenchError, MethodError, Unavailable, UsageError
-from attribench.interface import AttributionMethod, Dataset, Edition, Role, Split
+from attribench.interface import AttributionMethod, Edition, Role
 from attribench.protocols.protocol import Protocol
 from attribench.results.whole_file import whole_file
+from attribench.run_config import RunConfig
 from attribench.study.estimates import estimates
 from attribench.study.losses import TakenLosses
 from attribench.study.plan import StudyPlan
@@ -48,83 +47,6 @@ RESULTS = ("record.parquet", "per_query.parquet", "manifest.json", "run.toml", "
 FOLDERS = ("scores", "truth")
 PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
 RECORDED_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "scipy", "dask")
-
-
-class RunConfig(pydantic.BaseModel):
-    """What a run was asked to do; written to `run.toml`, from which it can be done again."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-    methods: tuple[str, ...] = ()
-    dataset: str
-    protocol: str | None = None
-    edition: Edition | None = None
-    preset: str | None = None
-    data_root: Path | None = None
-    model: str | None = None
-    split: Split = "test"
-    seed: int = 0
-    limit: int | None = None
-    params: dict[str, dict[str, Any]] = {}
-    plugins: tuple[Path, ...] = ()
-    device: str = "auto"
-    workers: Literal["auto"] | pydantic.NonNegativeInt = "auto"
-    scheduler: str | None = None
-    store: Path | None = None
-    out: Path | None = None
-
-    @classmethod
-    def gather(cls, replay: Path | None, **options: Any) -> RunConfig:
-        """From a `run.toml`, from command-line options, or from both: options that are given win."""
-        values: dict[str, Any] = {}
-        if replay is not None:
-            try:
-                values = tomllib.loads(replay.read_text())
-            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-                raise UsageError(f"cannot read {replay}: {error}; give the run.toml of an earlier run") from error
-        given = {key: value for key, value in options.items() if value not in (None, [], ())}
-        if "params" in given:
-            given["params"] = _parameters(given["params"], values.get("params", {}))
-        values |= given
-        if "dataset" not in values:
-            raise UsageError("say which data set: --dataset artchive (`attribench list` shows all)")
-        try:
-            return cls.model_validate(values)
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"{where}={first['input']!r}: {first['msg']}") from error
-
-    def to_toml(self) -> str:
-        """The text of `run.toml`: paths absolute, and without the run's own folder, so that it runs from anywhere."""
-        values = self.model_dump(mode="json", exclude_none=True, exclude={"out"})
-        for name in ("data_root", "store"):
-            if name in values:
-                values[name] = str(Path(values[name]).absolute())
-        if self.model is not None and Path(self.model).is_dir():
-            values["model"] = str(Path(self.model).absolute())
-        values["plugins"] = [str(path.absolute()) for path in self.plugins]
-        return tomli_w.dumps(values)
-
-
-def _parameters(given: Sequence[str], before: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`["montrage.norm=l2"]` -> {"montrage": {"norm": "l2"}}, added to those of a run.toml."""
-    merged = {owner: dict(values) for owner, values in before.items()}
-    for text in given:
-        target, equals, value = text.partition("=")
-        owner, dot, name = target.partition(".")
-        if not (equals and dot and owner and name):
-            raise UsageError(f"--param {text!r}: write it as method.name=value, e.g. montrage.norm=l2")
-        merged.setdefault(owner, {})[name] = _value(value)
-    return merged
-
-
-def _value(text: str) -> Any:
-    """A value as TOML writes it (1e-3, true, [4, 16]), or else the text itself, so that words need no quotes."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 @dataclass
@@ -214,6 +136,11 @@ def prepare(config: RunConfig) -> Prepared:
         plugins.add_file(path)
     dataset = open_dataset(config.dataset, config.edition, config.data_root)
     protocol_class = plugins.find("protocol", config.protocol or dataset.default_protocol).load()
+    if not isinstance(dataset, protocol_class.data):
+        raise UsageError(
+            f"the protocol {protocol_class.name} takes {protocol_class.data.kind}, and {dataset.name} holds {dataset.kind}; "
+            f"leave --protocol out for its own, {dataset.default_protocol}"
+        )
     chosen, protocol_overrides = _configured(config, protocol_class.name)
     protocol = protocol_class.with_preset(config.preset or dataset.edition, protocol_overrides)
 

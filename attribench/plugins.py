@@ -93,7 +93,8 @@ def find(kind: Kind, name: str) -> Plugin:
 
 def add_file(path: Path) -> list[Plugin]:
     """Register every plugin class that a Python file defines. The file runs with the user's rights."""
-    from attribench.interface import AttributionMethod, Dataset
+    from attribench.data import Dataset
+    from attribench.interface import AttributionMethod
 
     if not path.is_file():
         raise UsageError(f"--plugin {path}: no such file; give the path of a Python file that defines a plugin class")

@@ -29,6 +29,7 @@ from attribench.engine.progress import listener_for
 from attribench.engine.run import execute
 from attribench.images import square
 from attribench.results.statistics import estimate
+from attribench.run_config import RunConfig
 from attribench.study.generated import generated
 
 PENALTY = 1e-2
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="artchive")
     parser.add_argument("--param", action="append", default=[])
     options = parser.parse_args()
-    config = job.RunConfig.gather(None, methods=["random"], dataset=options.dataset, params=options.param)
+    config = RunConfig.gather(None, methods=["random"], dataset=options.dataset, params=options.param)
     prepared = job.prepare(config)
     execute([study.pictures for study in prepared.studies.values()], prepared.store, listener=listener_for(False))
     console = Console(width=120)

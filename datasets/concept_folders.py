@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from attribench.confined import FileFault, is_text, shown, some_shown
+from attribench.data import Concept, ConceptDataset, ImageRecord, Problem
 from attribench.editions import Unusable
 from attribench.errors import DatasetError
 from attribench.images import picture_ids, problems, read_rgb
-from attribench.interface import Concept, Dataset, Edition, ImageRecord, Problem, Split
+from attribench.interface import Edition, Split
 
 from .edition_tables import EditionTables
 
@@ -49,7 +50,7 @@ def default_split(dataset: str, concept: str) -> Split:
     return "dev" if int.from_bytes(digest[:8], "big") < DEV_SHARE * 2**64 else "test"
 
 
-class ConceptFolders(Dataset):
+class ConceptFolders(ConceptDataset):
     """A data set with one folder of pictures per concept.
 
     A concept with fewer than two pictures is left out, told in `notices` and reported by `verify`. Where an index

@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, TypeVar
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from attribench.confined import RESTORE, FileFault, confined, fault, read_bytes, read_text, shown
+from attribench.data import Problem
 from attribench.errors import DatasetError
-from attribench.interface import Edition, Problem
+from attribench.interface import Edition
 
 from .concept_folders import ConceptFolder, ConceptFolders
 from .edition_tables import EditionTables

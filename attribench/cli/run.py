@@ -42,8 +42,9 @@ def run(
     """
     from attribench import job
     from attribench.cli import screen
+    from attribench.run_config import RunConfig
 
-    config = job.RunConfig.gather(
+    config = RunConfig.gather(
         replay,
         methods=method, dataset=dataset, protocol=protocol, edition=edition, preset=preset, data_root=data_root,
         model=model, split=split, seed=seed, limit=limit, params=param, plugins=plugin, device=device,

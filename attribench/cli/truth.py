@@ -24,8 +24,9 @@ def export(
     """
     from attribench import job
     from attribench.results import truth_file
+    from attribench.run_config import RunConfig
 
-    prepared = job.prepare(job.RunConfig.gather(run / "run.toml", store=store))
+    prepared = job.prepare(RunConfig.gather(run / "run.toml", store=store))
     digest = truth_file.export(truth_file.expected(prepared), prepared.store, file)
     print(f"{file}: {file.stat().st_size:,} bytes, sha256 {digest}")
 
@@ -44,7 +45,8 @@ def import_(
     """
     from attribench import job
     from attribench.results import truth_file
+    from attribench.run_config import RunConfig
 
-    prepared = job.prepare(job.RunConfig.gather(run, data_root=data_root, model=model, store=store))
+    prepared = job.prepare(RunConfig.gather(run, data_root=data_root, model=model, store=store))
     n_new = truth_file.import_(truth_file.expected(prepared), prepared.store, file)
     print(f"{file}: {n_new} artifacts stored in {prepared.store.root}; attribench run {run} scores against them")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 if TYPE_CHECKING:
-    from attribench.interface import Dataset, Problem
+    from attribench.data import Dataset, Problem
 
 
 def verify(
@@ -53,8 +53,7 @@ def _problems(dataset: Dataset) -> list[Problem]:
     from attribench import images
     from attribench.cli.looking import looking
 
-    total = sum(len(dataset.images(concept.name)) for concept in dataset.concepts)
-    with looking(total) as look, images.watched(look):
+    with looking(dataset.n_images) as look, images.watched(look):
         return dataset.verify()
 
 
@@ -78,9 +77,7 @@ def _show(problems: Sequence[Problem]) -> None:
 def _summary(dataset: Dataset, problems: Sequence[Problem]) -> str:
     from attribench.confined import shown
 
-    n_images = sum(len(dataset.images(concept.name)) for concept in dataset.concepts)
     number = {0: "no problem", 1: "1 problem"}.get(len(problems), f"{len(problems)} problems")
     return (
-        f"{dataset.name}, {dataset.edition} edition in {shown(str(dataset.root))}: looked at {n_images} pictures "
-        f"of {len(dataset.concepts)} usable concepts, {number}"
+        f"{dataset.name}, {dataset.edition} edition in {shown(str(dataset.root))}: looked at {dataset.contents}, {number}"
     )

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field, PositiveInt
 
+from attribench.data import ConceptDataset
 from attribench.diffusion.monitor import ValueMonitor
 from attribench.diffusion.table_over_time import TableOverTime
-from attribench.interface import Dataset, Role, Split, TrainingObserver
+from attribench.interface import Role, Split, TrainingObserver
 from attribench.measurement import Metric, Retrained, Truth
 from attribench.protocols.between_concepts import BetweenConcepts, BetweenConceptsPreset
 from attribench.protocols.concept_studies import UN_MIXED
@@ -51,7 +52,7 @@ class BatchSize(BetweenConcepts):
     preset: BatchSizePreset
     pictures: ClassVar[Mapping[str, str]] = {PICTURE: "the table's recall over the epochs for each batch size, and the table"}
 
-    def plans(self, dataset: Dataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
+    def plans(self, dataset: ConceptDataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
         base = super().plans(dataset, model=model, split=split, seed=seed, limit=limit)
         return [self._with_batch(plan, size) for plan in base for size in dict.fromkeys(self.preset.batch_sizes)]
 

@@ -17,11 +17,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PositiveInt
 
+from attribench.data import Concept, ConceptDataset
 from attribench.diffusion import noise
 from attribench.diffusion.config import CustomizationConfig, Sampling
 from attribench.editions import fingerprint
 from attribench.errors import DatasetError
-from attribench.interface import Concept, Dataset, GenerationCase, Split, TrainImage
+from attribench.interface import GenerationCase, Split, TrainImage
 from attribench.protocols.protocol import Preset, Protocol
 from attribench.study.plan import StudyPlan, Training
 
@@ -67,11 +68,12 @@ class ConceptStudiesPreset(StudyPreset):
 class ConceptStudies(Protocol):
     """Plans the studies; what is measured on them is up to the protocol."""
 
+    data = ConceptDataset
     preset: ConceptStudiesPreset
 
     # -------------------------------------------------------------------------------------- plans
 
-    def plans(self, dataset: Dataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
+    def plans(self, dataset: ConceptDataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
         preset = self.preset
         concepts = sorted((c for c in dataset.concepts if c.split == split), key=lambda concept: concept.name)
         if len(concepts) < preset.n_concepts:
@@ -97,7 +99,7 @@ class ConceptStudies(Protocol):
                 f"give --param {self.name}.n_studies=N"
             ) from error
 
-    def _groups(self, dataset: Dataset, concepts: list[Concept], seed: int) -> list[list[Concept]]:
+    def _groups(self, dataset: ConceptDataset, concepts: list[Concept], seed: int) -> list[list[Concept]]:
         """Disjoint groups of concepts; when they run out, a fresh permutation starts the next round."""
         groups: list[list[Concept]] = []
         for round_number in itertools.count():
@@ -110,7 +112,7 @@ class ConceptStudies(Protocol):
         raise AssertionError("unreachable")
 
     def _plan(
-        self, dataset: Dataset, concepts: list[Concept], number: int, model: str, split: Split, seed: int,
+        self, dataset: ConceptDataset, concepts: list[Concept], number: int, model: str, split: Split, seed: int,
         limit: int | None,
     ) -> StudyPlan:  # fmt: skip
         study_id = f"{dataset.name}-{split}-{self.preset.n_concepts}c-{number:02d}"
@@ -120,7 +122,7 @@ class ConceptStudies(Protocol):
     # -------------------------------------------------------------------------------------- cases
 
     def _cases(
-        self, dataset: Dataset, concepts: list[Concept], tokens: Mapping[str, str], study_id: str, seed: int,
+        self, dataset: ConceptDataset, concepts: list[Concept], tokens: Mapping[str, str], study_id: str, seed: int,
         limit: int | None,
     ) -> list[GenerationCase]:  # fmt: skip
         templates = (*dataset.monitoring_templates[: self.preset.templates], dataset.basic_template)
@@ -168,7 +170,7 @@ def tokens_of(concepts: Sequence[Concept]) -> dict[str, str]:
     return {concept.name: f"<new{i}>" for i, concept in enumerate(concepts, start=1)}
 
 
-def images_of(dataset: Dataset, concept: Concept, token: str, wanted: int | None, seed: int) -> list[TrainImage]:
+def images_of(dataset: ConceptDataset, concept: Concept, token: str, wanted: int | None, seed: int) -> list[TrainImage]:
     """A concept's training images, sorted by id; `wanted` of them drawn by seed, or all."""
     records = sorted(dataset.images(concept.name), key=lambda record: record.id)
     if wanted is not None and len(records) > wanted:
@@ -179,7 +181,7 @@ def images_of(dataset: Dataset, concept: Concept, token: str, wanted: int | None
 
 
 def study_plan(
-    dataset: Dataset, concepts: Sequence[Concept], study_id: str, cases: Sequence[GenerationCase], preset: StudyPreset, *,
+    dataset: ConceptDataset, concepts: Sequence[Concept], study_id: str, cases: Sequence[GenerationCase], preset: StudyPreset, *,
     model: str, split: Split, seed: int,
 ) -> StudyPlan:  # fmt: skip
     """The plan of a model that is taught these concepts, and generates these cases. `model`: its fingerprint."""

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pydantic
 
+from attribench.data import Dataset
 from attribench.errors import UsageError
-from attribench.interface import Dataset, Role, Split, TrainingObserver
+from attribench.interface import Role, Split, TrainingObserver
 from attribench.measurement import Metric, Retrained, Truth
 from attribench.study.plan import StudyPlan
 from attribench.study.retraining import Retrainings
@@ -41,6 +42,8 @@ class Protocol(ABC):
     """An experiment over a data set and a base model."""
 
     name: ClassVar[str]
+    data: ClassVar[type[Dataset]]
+    """The kind of data set that it takes."""
     preset_type: ClassVar[type[Preset]]
     pictures: ClassVar[Mapping[str, str]] = {}
     """Files that `draw` writes to the run folder, and what each shows."""

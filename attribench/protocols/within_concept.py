@@ -34,9 +34,10 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from attribench import plugins
+from attribench.data import Concept, ConceptDataset
 from attribench.diffusion import noise
 from attribench.errors import DatasetError
-from attribench.interface import Concept, Dataset, GenerationCase, Role, Split, TrainingObserver
+from attribench.interface import GenerationCase, Role, Split, TrainingObserver
 from attribench.measurement import Metric, Retrained, Truth
 from attribench.protocols.concept_studies import StudyPreset, images_of, study_plan, tokens_of
 from attribench.protocols.ordered_halves import distinct_halves
@@ -80,6 +81,7 @@ class WithinConcept(Protocol):
     """Within a concept: is the half of the images that a method ranks higher the better one to train on? (MONTRAGE Eq. 10–13)"""
 
     name = "within-concept"
+    data = ConceptDataset
     preset_type = WithinConceptPreset
     preset: WithinConceptPreset
     pictures: ClassVar[Mapping[str, str]] = {PICTURE: "the share of concepts above each accuracy, and where guessing lies"}
@@ -90,7 +92,7 @@ class WithinConcept(Protocol):
 
     # -------------------------------------------------------------------------------------- plans
 
-    def plans(self, dataset: Dataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
+    def plans(self, dataset: ConceptDataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
         concepts, few = self._concepts(dataset, split)
         groups = self._groups(dataset, concepts, seed)
         if not groups:
@@ -101,7 +103,7 @@ class WithinConcept(Protocol):
             )
         return [self._plan(dataset, group, number, model, split, seed, limit) for number, group in enumerate(groups)]
 
-    def notices(self, dataset: Dataset, split: Split) -> tuple[str, ...]:
+    def notices(self, dataset: ConceptDataset, split: Split) -> tuple[str, ...]:
         """Which concepts are left out."""
         _, few = self._concepts(dataset, split)
         if not few:
@@ -116,14 +118,14 @@ class WithinConcept(Protocol):
         """Images that a concept needs for its study to have `min_images`."""
         return -(-self.preset.min_images // self.preset.n_concepts)
 
-    def _concepts(self, dataset: Dataset, split: Split) -> tuple[list[Concept], list[Concept]]:
+    def _concepts(self, dataset: ConceptDataset, split: Split) -> tuple[list[Concept], list[Concept]]:
         """The split's concepts by name: those with enough images, and those with too few."""
         concepts = sorted((c for c in dataset.concepts if c.split == split), key=lambda concept: concept.name)
         taken = {c.name: len(images_of(dataset, c, "", self.preset.images_per_concept, 0)) for c in concepts}
         few = [concept for concept in concepts if taken[concept.name] < self._wanted()]
         return [concept for concept in concepts if concept not in few], few
 
-    def _groups(self, dataset: Dataset, concepts: list[Concept], seed: int) -> list[list[Concept]]:
+    def _groups(self, dataset: ConceptDataset, concepts: list[Concept], seed: int) -> list[list[Concept]]:
         """Disjoint groups of concepts, in a random order."""
         n, most = self.preset.n_concepts, self.preset.max_studies
         order = noise.draws("within-concept", dataset.name, seed).permutation(len(concepts))
@@ -132,7 +134,7 @@ class WithinConcept(Protocol):
         return [sorted(group, key=lambda concept: concept.name) for group in groups[:most]]
 
     def _plan(
-        self, dataset: Dataset, concepts: list[Concept], number: int, model: str, split: Split, seed: int,
+        self, dataset: ConceptDataset, concepts: list[Concept], number: int, model: str, split: Split, seed: int,
         limit: int | None,
     ) -> StudyPlan:  # fmt: skip
         study_id = f"{dataset.name}-{split}-within-{self.preset.n_concepts}c-{number:03d}"
@@ -140,7 +142,7 @@ class WithinConcept(Protocol):
         return study_plan(dataset, concepts, study_id, cases, self.preset, model=model, split=split, seed=seed)
 
     def _cases(
-        self, dataset: Dataset, concepts: list[Concept], tokens: Mapping[str, str], limit: int | None
+        self, dataset: ConceptDataset, concepts: list[Concept], tokens: Mapping[str, str], limit: int | None
     ) -> list[GenerationCase]:
         """Every prompt's pictures: the queries first, then those to learn from. At most `limit` queries, spread over prompts."""
         preset = self.preset

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from attribench.data import Dataset
 from attribench.errors import AccessError, MethodError
 from attribench.interface import (
     Access,
-    Dataset,
     Ensemble,
     Features,
     Queries,

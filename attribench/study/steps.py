@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from attribench.data import Dataset
 from attribench.engine.identity import NotHashable, token
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.errors import MethodError, StoreError
-from attribench.interface import Dataset, State, TrainingObserver, Watch
+from attribench.interface import State, TrainingObserver, Watch
 from attribench.study.blame import blame
 from attribench.study.generated import TIMESTEPS, estimates_name, picture_name
 from attribench.study.plan import StudyPlan, Training

@@ -19,7 +19,7 @@ SMALL = {
 
 @pytest.fixture(scope="session")
 def small_options(paper_folder: Path, small_model_folder: Path) -> dict:
-    """Options of `job.RunConfig.gather` for a run of seconds."""
+    """Options of `RunConfig.gather` for a run of seconds."""
     return {
         "dataset": "customconcept101",
         "data_root": paper_folder,

@@ -9,6 +9,7 @@ import pytest
 
 from attribench import job
 from attribench.engine.progress import Listener
+from attribench.run_config import RunConfig
 from attribench.study.scores import read_scores
 
 METHODS = ["trak", "d-trak", "journey-trak", "grad-dot", "grad-cos", "tracin", "relative-influence",
@@ -20,7 +21,7 @@ COUNTS = [f"{name}.{field}" for name in METHODS for field in SMALL] + ["tracin.c
 
 def gradient_run(options: dict, folder: Path, methods: list[str], params=(), name: str = "run", **others) -> job.Result:
     given = options | others | {"params": [*options["params"], *params]}
-    config = job.RunConfig.gather(None, methods=methods, store=folder / "store", out=folder / name, **given)
+    config = RunConfig.gather(None, methods=methods, store=folder / "store", out=folder / name, **given)
     return job.run(job.prepare(config), Listener())
 
 

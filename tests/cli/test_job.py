@@ -17,6 +17,7 @@ from attribench import job
 from attribench.engine.progress import Listener
 from attribench.errors import ControlError
 from attribench.results import record
+from attribench.run_config import RunConfig
 from attribench.study.scores import read_scores
 
 METHODS = ["montrage", "clip-image", "pixel"]
@@ -41,7 +42,7 @@ def small_options(small_options: dict) -> dict:
 
 def run(options: dict, tmp_path: Path, name: str = "run", store: str = "store", **more) -> tuple[job.Result, Heard]:
     heard = Heard()
-    config = job.RunConfig.gather(None, **(options | {"store": tmp_path / store, "out": tmp_path / name} | more))
+    config = RunConfig.gather(None, **(options | {"store": tmp_path / store, "out": tmp_path / name} | more))
     return job.run(job.prepare(config), heard), heard
 
 
@@ -106,7 +107,7 @@ def test_the_same_run_again_does_nothing_again(first, small_options):
 
 def test_a_run_toml_does_the_same_again(first):
     folder, result, _ = first
-    config = job.RunConfig.gather(result.folder / "run.toml", out=folder / "replayed", params=[])
+    config = RunConfig.gather(result.folder / "run.toml", out=folder / "replayed", params=[])
     heard = Heard()
     replayed = job.run(job.prepare(config), heard)
     assert set(heard.statuses.values()) == {"cached"}
@@ -181,8 +182,8 @@ def test_a_metric_that_is_off_fails_the_run(small_options, tmp_path, monkeypatch
 
 
 def test_limit_keeps_what_methods_learn_from(small_options, tmp_path):
-    config = job.RunConfig.gather(None, **small_options, limit=2, store=tmp_path / "store")
-    whole = job.RunConfig.gather(None, **small_options, store=tmp_path / "store")
+    config = RunConfig.gather(None, **small_options, limit=2, store=tmp_path / "store")
+    whole = RunConfig.gather(None, **small_options, store=tmp_path / "store")
     for limited, full in zip(job.prepare(config).plans, job.prepare(whole).plans, strict=True):
         assert limited.roles("fit") == full.roles("fit")
         assert [case.variant for case in limited.roles("query")] == ["un-mixed"] * 2 + ["mixed"] * 2

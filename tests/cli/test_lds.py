@@ -19,6 +19,7 @@ from attribench.engine.progress import Listener
 from attribench.errors import ModelError, StoreError, UsageError
 from attribench.results import record, truth_file
 from attribench.results.values import truths_of
+from attribench.run_config import RunConfig
 
 SMALL = {
     "n_concepts": 2, "n_studies": 2, "images_per_concept": 3, "templates": 2, "fit_pictures": 1, "method_seeds": "[4, 16]",
@@ -53,7 +54,7 @@ def run(options: dict, folder, name: str, **more) -> tuple[job.Result, dict[str,
                 self.made.setdefault(step.name, []).append(step.label)
 
     heard = Heard()
-    config = job.RunConfig.gather(None, **(options | {"store": folder / "store", "out": folder / name} | more))
+    config = RunConfig.gather(None, **(options | {"store": folder / "store", "out": folder / name} | more))
     return job.run(job.prepare(config), heard), heard.made
 
 
@@ -120,7 +121,7 @@ def test_the_losses_lie_in_open_files(first):
 
 
 def test_a_dry_run_says_what_retraining_may_cost(options, tmp_path, capsys):
-    prepared = job.prepare(job.RunConfig.gather(None, **options | {"store": tmp_path / "store"}))
+    prepared = job.prepare(RunConfig.gather(None, **options | {"store": tmp_path / "store"}))
     screen.dry_run(prepared, as_json=False)
     shown = capsys.readouterr().out
     assert "retrain" in shown
@@ -138,7 +139,7 @@ def test_a_later_method_retrains_nothing(first, with_tuning):
 
 
 def test_without_anything_to_tune_no_dev_subset_is_trained(options, tmp_path):
-    prepared = job.prepare(job.RunConfig.gather(None, **options | {"store": tmp_path / "store"}))
+    prepared = job.prepare(RunConfig.gather(None, **options | {"store": tmp_path / "store"}))
     n_models = sum(
         len(step.outputs) for step in make_plan(prepared.targets, prepared.store).to_run if step.name == "retrain"
     )
@@ -160,17 +161,17 @@ def test_a_training_that_diverges_fails_every_row_and_keeps_the_scores(options, 
 def test_too_few_subsets_say_so(options):
     few = options | {"params": [*options["params"], "lds.n_subsets=3"]}
     with pytest.raises(UsageError, match="greater than or equal to 4"):
-        job.prepare(job.RunConfig.gather(None, **few))
+        job.prepare(RunConfig.gather(None, **few))
     many = options | {"params": [*options["params"], "lds.n_subsets=40"]}
     with pytest.raises(UsageError, match="only 20 subsets of 3"):
-        job.prepare(job.RunConfig.gather(None, **many))
+        job.prepare(RunConfig.gather(None, **many))
 
 
 # ------------------------------------------------------------------------------------ export, import
 
 
 def prepared_in(options: dict, store, **more) -> job.Prepared:
-    return job.prepare(job.RunConfig.gather(None, **options | {"store": store} | more))
+    return job.prepare(RunConfig.gather(None, **options | {"store": store} | more))
 
 
 @pytest.fixture(scope="module")

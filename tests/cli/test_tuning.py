@@ -17,6 +17,7 @@ from attribench.errors import MethodError
 from attribench.results import record
 from attribench.results.table import TUNING, by_rank, show
 from attribench.results.tuning import tune
+from attribench.run_config import RunConfig
 from attribench.study.scores import SCORES, read_scores
 
 PLUGIN = '''
@@ -92,7 +93,7 @@ def plugin(tmp_path_factory) -> Path:
 
 def run(options: dict, plugin: Path, folder: Path, **more) -> job.Result:
     asked = {"methods": ["leaning", "steady"], "plugins": [plugin], "store": folder / "store", "out": folder / "run"}
-    return job.run(job.prepare(job.RunConfig.gather(None, **(options | asked | more))), Listener())
+    return job.run(job.prepare(RunConfig.gather(None, **(options | asked | more))), Listener())
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +185,7 @@ def test_the_record_says_which_models_were_read_and_what_their_training_took(res
 
 
 def test_a_limit_leaves_the_dev_queries_whole(result, small_options, plugin):
-    config = job.RunConfig.gather(None, **small_options | {"methods": ["leaning"], "plugins": [plugin], "limit": 1})
+    config = RunConfig.gather(None, **small_options | {"methods": ["leaning"], "plugins": [plugin], "limit": 1})
     for whole, limited in zip(result.prepared.plans, job.prepare(config).plans, strict=True):
         assert limited.roles("fit") == whole.roles("fit")
         assert len(limited.roles("query")) < len(whole.roles("query"))
@@ -242,4 +243,4 @@ def test_candidates_that_cannot_be_are_refused_before_anything_runs(fault, small
     )
     options = small_options | {"methods": ["untunable"], "plugins": [path], "store": tmp_path / "store"}
     with pytest.raises(MethodError, match=f"the method 'untunable': .*{said}"):
-        job.prepare(job.RunConfig.gather(None, **options))
+        job.prepare(RunConfig.gather(None, **options))

@@ -7,8 +7,8 @@ from attribench.datasets.artchive import Artchive
 from attribench.datasets.customconcept101 import CustomConcept101
 
 from attribench import editions
+from attribench.data import ConceptDataset
 from attribench.errors import DatasetError, UnknownName, UsageError
-from attribench.interface import Dataset
 from attribench.plugins import Plugin
 
 STRANGER = '''
@@ -85,7 +85,7 @@ def test_a_plugin_that_raises_is_one_line(artchive_root):
     assert "'broken' (file x.py) raised KeyError" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def ids(dataset: Dataset, concept: str) -> list[str]:
+def ids(dataset: ConceptDataset, concept: str) -> list[str]:
     return [image.id for image in dataset.images(concept)]
 
 

@@ -13,6 +13,7 @@ from attribench.editions import open_dataset
 from attribench.engine.progress import Listener
 from attribench.protocols.batch_size import PICTURE, BatchSize
 from attribench.results import record
+from attribench.run_config import RunConfig
 
 SMALL = {"n_studies": 2, "images_per_concept": 3, "templates": 2, "moments": 3, "customization.epochs": 3, "sampling.steps": 2}
 
@@ -36,7 +37,7 @@ def test_every_preset_is_valid(preset):
 @pytest.fixture(scope="module")
 def finished(paper_folder: Path, small_model_folder: Path, tmp_path_factory) -> job.Result:
     folder = tmp_path_factory.mktemp("run")
-    config = job.RunConfig.gather(
+    config = RunConfig.gather(
         None, methods=["montrage"], dataset="customconcept101", data_root=paper_folder, protocol="batch-size", preset="mini",
         model=str(small_model_folder), workers=0, store=folder / "store", out=folder / "run",
         params=[f"batch-size.{name}={value}" for name, value in SMALL.items()]

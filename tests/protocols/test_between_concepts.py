@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from attribench.datasets.customconcept101 import CustomConcept101
 
+from attribench.data import ConceptDataset
 from attribench.diffusion.config import Sampling
 from attribench.editions import open_dataset
 from attribench.errors import DatasetError, UsageError
-from attribench.interface import Dataset, GenerationCase, TrainImage
+from attribench.interface import GenerationCase, TrainImage
 from attribench.protocols.between_concepts import BetweenConcepts
 from attribench.protocols.concept_studies import MIXED, UN_MIXED
 from attribench.protocols.protocol import Protocol
@@ -26,32 +27,32 @@ from attribench.study.plan import StudyPlan, Training
 DEFAULT = BetweenConcepts.with_preset("mini", {})
 
 
-def plans(dataset: Dataset, preset: str = "mini", seed: int = 0, split: str = "test", **overrides) -> list[StudyPlan]:
+def plans(dataset: ConceptDataset, preset: str = "mini", seed: int = 0, split: str = "test", **overrides) -> list[StudyPlan]:
     overrides = {name.replace("__", "."): value for name, value in overrides.items()}
     protocol = BetweenConcepts.with_preset(preset, overrides)
     return protocol.plans(dataset, model="fingerprint", split=split, seed=seed, limit=None)
 
 
 @pytest.fixture(scope="module", params=["artchive", "customconcept101", "a user's folder"])
-def dataset(request, paper_folder: Path) -> Dataset:
+def dataset(request, paper_folder: Path) -> ConceptDataset:
     if request.param == "a user's folder":
         return open_dataset("customconcept101", "paper", paper_folder)
     return open_dataset(request.param)
 
 
 @pytest.fixture(scope="module", params=["artchive", "customconcept101"])
-def mini(request) -> Dataset:
+def mini(request) -> ConceptDataset:
     return open_dataset(request.param)
 
 
 @pytest.fixture(scope="module")
-def users_folder(paper_folder: Path) -> Dataset:
+def users_folder(paper_folder: Path) -> ConceptDataset:
     """Seven concepts with three pictures each, six of them in the test split."""
     return open_dataset("customconcept101", "paper", paper_folder)
 
 
 @pytest.fixture(scope="module")
-def studies(dataset: Dataset) -> list[StudyPlan]:
+def studies(dataset: ConceptDataset) -> list[StudyPlan]:
     """The plans of the mini preset."""
     return plans(dataset)
 

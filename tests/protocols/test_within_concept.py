@@ -11,30 +11,34 @@ import pytest
 from PIL import Image
 
 from attribench import job
+from attribench.data import ConceptDataset
 from attribench.editions import open_dataset
 from attribench.engine.progress import Listener
 from attribench.errors import DatasetError, UsageError
-from attribench.interface import Dataset, Queries, Scores
+from attribench.interface import Queries, Scores
 from attribench.protocols.within_concept import PICTURE, WithinConcept
 from attribench.results import record
+from attribench.run_config import RunConfig
 from attribench.study.plan import StudyPlan
 from attribench.study.scores import ScoreTable
 
 PRESETS = ["mini", "paper", "multi-concept", "multi-concept-paper"]
 
 
-def plans(dataset: Dataset, preset: str = "mini", *, seed: int = 0, limit: int | None = None, **overrides) -> list[StudyPlan]:
+def plans(
+    dataset: ConceptDataset, preset: str = "mini", *, seed: int = 0, limit: int | None = None, **overrides
+) -> list[StudyPlan]:
     protocol = WithinConcept.with_preset(preset, overrides)
     return protocol.plans(dataset, model="fingerprint", split="test", seed=seed, limit=limit)
 
 
 @pytest.fixture(scope="module", params=["artchive", "customconcept101"])
-def mini(request) -> Dataset:
+def mini(request) -> ConceptDataset:
     return open_dataset(request.param)
 
 
 @pytest.fixture(scope="module")
-def users_folder(paper_folder: Path) -> Dataset:
+def users_folder(paper_folder: Path) -> ConceptDataset:
     """Seven concepts with three pictures each, six of them in the test split."""
     return open_dataset("customconcept101", "paper", paper_folder)
 
@@ -200,7 +204,7 @@ def finished(grown_folder: Path, small_model_folder: Path, tmp_path_factory) -> 
     """Three concepts of five images, a random-weight model, real retraining."""
     folder = tmp_path_factory.mktemp("run")
     params = [f"within-concept.{name}={value}" for name, value in SMALL.items()]
-    config = job.RunConfig.gather(
+    config = RunConfig.gather(
         None, methods=["montrage", "pixel"], dataset="customconcept101", data_root=grown_folder, protocol="within-concept",
         preset="mini", model=str(small_model_folder), workers=0, store=folder / "store", out=folder / "run",
         params=[*params, "montrage.encoder=clip-tiny", "shuffled-queries.encoder=clip-tiny"],
@@ -263,7 +267,7 @@ def test_the_picture_is_drawn(finished):
 def test_a_multi_concept_run_draws_the_same_picture(grown_folder, small_model_folder, tmp_path):
     small = {"n_concepts": 2, "max_studies": 2, "images_per_concept": 3, "templates": 1, "timesteps": 2,
              "customization.epochs": 1, "sampling.steps": 2}  # fmt: skip
-    config = job.RunConfig.gather(
+    config = RunConfig.gather(
         None, methods=["pixel"], dataset="customconcept101", data_root=grown_folder, protocol="within-concept",
         preset="multi-concept", model=str(small_model_folder), workers=0, store=tmp_path / "store", out=tmp_path / "run",
         params=[*(f"within-concept.{name}={value}" for name, value in small.items()), "shuffled-queries.encoder=clip-tiny"],

@@ -1,0 +1,173 @@
+"""The contracts of data sets: files, captions, labels and prompts, and no model.
+
+An adapter derives from the kind that its data is, and a protocol says which kind it takes:
+
+    ConceptDataset      pictures of concepts (objects, artists) that a model can be customized on
+    CaptionedDataset    pictures with captions, no labels, that a model can be trained on from scratch
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from attribench.interface import Edition, Split
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding of `Dataset.verify`: which file, what is wrong, what to do."""
+
+    file: str
+    fault: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.fault}; {self.remedy}"
+
+
+class Dataset(ABC):
+    """A data set as it lies on disk, read from a root in its public layout.
+
+    The constructor reads the layout (not the pixels) and raises DatasetError when it does not hold.
+    """
+
+    kind: ClassVar[str]
+    """What it holds, for a message: "pictures of concepts"."""
+    name: ClassVar[str]
+    default_protocol: ClassVar[str]
+    citation: ClassVar[str]
+    licence: ClassVar[str]
+
+    def __init__(self, root: Path, edition: Edition) -> None:
+        self.root = root
+        self.edition: Edition = edition
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a run is to tell about the files that were found, a line each."""
+        return ()
+
+    @property
+    @abstractmethod
+    def n_images(self) -> int:
+        """How many pictures `verify` looks at."""
+
+    @property
+    @abstractmethod
+    def contents(self) -> str:
+        """What it holds, as a line of `attribench verify` says it: "505 pictures of 101 usable concepts"."""
+
+    @abstractmethod
+    def load(self, image_id: str) -> Image:
+        """The RGB picture. Raises DatasetError for one that is missing, truncated, huge or outside the root."""
+
+    @abstractmethod
+    def verify(self) -> list[Problem]:
+        """Every missing, unreadable, truncated or duplicate file, in one go."""
+
+
+# ---------------------------------------------------------------------------------------- concepts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concept:
+    """One object or one artist: what a customization is taught, and what a query is labelled with."""
+
+    name: str
+    class_word: str
+    """The plain noun ("teddy bear"); for a style, how a person would name the artist."""
+    split: Split
+    prompt: str
+    """The training prompt with its placeholder: "photo of a {modifier} teddy bear"."""
+    phrase: str
+    """What replaces {concept} in a prompt, with its placeholder: "{modifier} teddy bear"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """One picture of a concept. `id` is its posix path below the root, hence stable and sorted."""
+
+    id: str
+    concept: str
+    caption: str
+    """What a person sees, without the concept's name for styles; used by text baselines."""
+
+
+class ConceptDataset(Dataset):
+    """Pictures of concepts, each with a training prompt, and the prompts that a customized model is asked."""
+
+    kind = "pictures of concepts"
+    monitoring_templates: ClassVar[tuple[str, ...]]
+    """Prompt templates with `{concept}`."""
+    basic_template: ClassVar[str] = "An image of {concept}."
+    mixed_template: ClassVar[str] = "{concept1} and {concept2} together."
+
+    @property
+    @abstractmethod
+    def concepts(self) -> tuple[Concept, ...]:
+        """All concepts, sorted by name."""
+
+    @abstractmethod
+    def images(self, concept: str) -> tuple[ImageRecord, ...]:
+        """The pictures of one concept, sorted by id."""
+
+    @property
+    def n_images(self) -> int:
+        return sum(len(self.images(concept.name)) for concept in self.concepts)
+
+    @property
+    def contents(self) -> str:
+        return f"{self.n_images} pictures of {len(self.concepts)} usable concepts"
+
+
+# ---------------------------------------------------------------------------------------- captions
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionedImage:
+    """One picture and what several people said of it. `id` is its posix path below the root."""
+
+    id: str
+    captions: tuple[str, ...]
+    """In the order of the annotations; all pictures of a data set have as many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptRecord:
+    """A caption of a picture that no model is trained on, to be used as a prompt."""
+
+    id: str
+    text: str
+    split: Split
+
+
+class CaptionedDataset(Dataset):
+    """Pictures with captions to train on, and captions of other pictures as prompts."""
+
+    kind = "captioned pictures"
+
+    @property
+    @abstractmethod
+    def images(self) -> tuple[CaptionedImage, ...]:
+        """The training pictures, in the data set's own fixed order."""
+
+    @property
+    @abstractmethod
+    def prompts(self) -> tuple[PromptRecord, ...]:
+        """The prompts that queries are generated for, sorted by id."""
+
+    @property
+    def n_images(self) -> int:
+        return len(self.images)
+
+    @property
+    def contents(self) -> str:
+        return f"{self.n_images} captioned pictures and {len(self.prompts)} prompts"
