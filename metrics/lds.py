@@ -43,14 +43,21 @@ def subset_scores(scores: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return np.asarray(scores, dtype=np.float64) @ masks.T.astype(np.float64)
 
 
-def agreement_of_seeds(losses: np.ndarray) -> float:
-    """r₁ of losses [n_query, n_subsets, n_seeds]: mean over queries and pairs of seeds; NaN with fewer than two."""
-    pairs = [spearman(losses[:, :, a], losses[:, :, b])[0] for a, b in combinations(range(losses.shape[2]), 2)]
-    found = np.array(pairs)
-    return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+def agreement_of_seeds(losses: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """[resamples] r₁ of losses [n_query, n_subsets, n_seeds]: mean over queries and pairs of seeds.
+
+    Each subset counts `counts` [resamples, n_subsets] times, once by default. NaN with fewer than two seeds.
+    """
+    pairs = [spearman(losses[:, :, a], losses[:, :, b], counts) for a, b in combinations(range(losses.shape[2]), 2)]
+    if not pairs:
+        return np.full(1 if counts is None else len(counts), np.nan)
+    found = np.concatenate(pairs, axis=1)
+    known = np.isfinite(found)
+    sums, n = np.where(known, found, 0.0).sum(axis=1), known.sum(axis=1)
+    return np.divide(sums, n, out=np.full(len(found), np.nan), where=n > 0)
 
 
-def spearman_brown(r_1: float, n_seeds: int) -> float:
+def spearman_brown(r_1: np.ndarray | float, n_seeds: int) -> np.ndarray | float:
     """r_R: the correlation of the means of R = `n_seeds` seeds with those of R others, from that of one with another."""
     return n_seeds * r_1 / (1 + (n_seeds - 1) * r_1)
 
@@ -84,7 +91,7 @@ class Lds(Metric):
 
     def ceiling(self, truth: Truth) -> np.ndarray:
         """[n_query]: √r_R of the study, the same for all of its queries; 0 if its seeds do not agree at all."""
-        return np.where(self._defined(truth), self._best(_known(truth)), np.nan)
+        return np.where(self._defined(truth), self._best(_known(truth))[0], np.nan)
 
     def _seeds(self, known: Retrained) -> list[int]:
         """The numbers of the seeds whose losses are taken."""
@@ -98,11 +105,9 @@ class Lds(Metric):
         benefit = self._benefit(_known(truth))
         return (benefit != benefit[:, :1]).any(axis=1)
 
-    def _best(self, known: Retrained) -> float:
-        r_1 = agreement_of_seeds(known.losses)
-        if np.isnan(r_1):
-            return float("nan")
-        return float(np.sqrt(spearman_brown(max(r_1, 0.0), len(self._seeds(known)))))
+    def _best(self, known: Retrained, counts: np.ndarray | None = None) -> np.ndarray:
+        """[resamples] √r_R, where each subset counts `counts` times; NaN with one seed."""
+        return np.sqrt(spearman_brown(np.maximum(agreement_of_seeds(known.losses, counts), 0.0), len(self._seeds(known))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +121,8 @@ class LdsSameSeed(Lds):
     def _seeds(self, known: Retrained) -> list[int]:
         return [number for number, seed in enumerate(known.seeds) if seed == known.own_seed]
 
-    def _best(self, known: Retrained) -> float:
-        return float("nan")
+    def _best(self, known: Retrained, counts: np.ndarray | None = None) -> np.ndarray:
+        return np.full(1 if counts is None else len(counts), np.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +141,8 @@ class LdsCrossSeed(Lds):
 class LdsOverCeiling(Lds):
     """LDS as a share of the ceiling of its study: LDS / √r_R.
 
-    Beyond 1 or -1 where the ceiling was underrated by chance. NaN where the seeds do not agree at all. Its interval takes
-    the ceiling as known.
+    Beyond 1 or -1 where the ceiling was underrated by chance. NaN where the seeds do not agree at all. Its interval
+    takes the ceiling anew from each draw of the subsets; draws in which the seeds do not agree have no value.
     """
 
     bounds: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
@@ -147,9 +152,9 @@ class LdsOverCeiling(Lds):
         return "lds_over_ceiling"
 
     def redrawn(self, scores: np.ndarray, truth: Truth, counts: np.ndarray) -> np.ndarray:
-        """[resamples, n_query]: LDS over the ceiling, which stays."""
-        best = self._best(_known(truth))
-        return super().redrawn(scores, truth, counts) / (best if best > 0 else np.nan)
+        """[resamples, n_query]: LDS over the ceiling, both of the same draw."""
+        best = self._best(_known(truth), counts)
+        return super().redrawn(scores, truth, counts) / np.where(best > 0, best, np.nan)[:, None]
 
     def chance(self, truth: Truth) -> np.ndarray:
         """[n_query]: 0."""

@@ -9,7 +9,14 @@ sqrt((S - 1)/S) and Student's t. Its level is therefore raised to 1 - 2 Phi(-sqr
 the expanded percentile interval of Hesterberg (2015, "What Teachers Should Know About the Bootstrap"). Coverage of
 the nominal 95 %, simulated with normal study effects, over 3, 4, 6, 8 and 16 studies: 78, 89, 95, 95, 95 %; of the
 plain percentile interval: 77, 82, 87, 89, 92 %. Three studies are beyond repair, and over one study there is no
-interval at all. Where the values themselves rest on drawn subsets, `two_way` resamples those too.
+interval at all.
+
+Shares of studies. Where each study gives one value and it is 0 or 1 (the study passed or did not), resampling knows
+nothing of what it has not seen: eight passes in eight would be [1, 1]. Such a share is a binomial proportion, and has the
+exact interval of Clopper and Pearson (1934); two methods are compared by the studies that only one of them passed, in an
+exact sign test (McNemar 1947).
+
+Where the values themselves rest on drawn subsets, `two_way` resamples those too.
 """
 
 from __future__ import annotations
@@ -105,14 +112,23 @@ def estimate(values: Sequence[float], studies: Sequence[str], *, resamples: int 
     """
     values, studies = np.asarray(values, dtype=np.float64), np.asarray(studies, dtype=str)
     defined = ~np.isnan(values)
-    found = _bootstrap(values[None, defined], studies[defined], resamples, seed)
+    values, studies = values[defined], studies[defined]
+    if _is_share_of_studies(values, studies):
+        low, high = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="exact")
+        return Estimate(value=float(values.mean()), low=low, high=high, n_queries=len(values), n_studies=len(values))
+    found = _bootstrap(values[None], studies, resamples, seed)
     return Estimate(
         value=float(found.value[0]),
         low=float(found.low[0]),
         high=float(found.high[0]),
-        n_queries=int(defined.sum()),
+        n_queries=len(values),
         n_studies=found.n_studies,
     )
+
+
+def _is_share_of_studies(values: np.ndarray, studies: np.ndarray) -> bool:
+    """Whether the last axis holds one 0 or 1 for each of several studies."""
+    return len(set(studies.tolist())) == values.shape[-1] > 1 and bool(np.isin(values, (0.0, 1.0)).all())
 
 
 def compare(
@@ -127,7 +143,7 @@ def compare(
     Each method's values are [n_query] in one order of the queries, that of `studies`. Only queries that have a value
     for every method are used. p is two-sided, of Student's t with S - 1 degrees of freedom, the standard error being
     the spread of the resampled differences times sqrt(S/(S - 1)); to count resamples beyond 0 instead would leave p
-    no smaller than 1 / resamples before Holm multiplies it.
+    no smaller than 1 / resamples before Holm multiplies it. Shares of studies are compared by the sign test.
     """
     names = list(values_by_method)
     if len(names) < 2:
@@ -136,24 +152,39 @@ def compare(
     studies = np.asarray(studies, dtype=str)
     defined = ~np.isnan(values).any(axis=0)
     first, second = np.array(list(combinations(range(len(names)), 2))).T
-    found = _bootstrap((values[first] - values[second])[:, defined], studies[defined], resamples, seed)
+    values, studies = values[:, defined], studies[defined]
+    found = _bootstrap(values[first] - values[second], studies, resamples, seed)
     if found.n_studies > 1:
         error = found.resampled.std(axis=1) * np.sqrt(found.n_studies / (found.n_studies - 1))
     else:
         error = np.full(len(found.value), np.nan)
-    return differences(names, found.value, found.low, found.high, error, found.n_studies)
+    p = _p_values(found.value, error, found.n_studies)
+    for pair, (a, b) in enumerate(zip(values[first], values[second], strict=True)):
+        if _is_share_of_studies(np.array([a, b]), studies):
+            p[pair] = _sign_test(int((a > b).sum()), int((a < b).sum()))
+    return _differences(names, found.value, found.low, found.high, p)
 
 
 def differences(
     names: Sequence[Hashable], value: np.ndarray, low: np.ndarray, high: np.ndarray, error: np.ndarray, n_studies: int
 ) -> list[Difference]:
     """The differences [pairs] of all pairs of methods, with p-values by their standard errors; see `compare`."""
-    p = _p_values(value, error, n_studies)
+    return _differences(names, value, low, high, _p_values(value, error, n_studies))
+
+
+def _differences(
+    names: Sequence[Hashable], value: np.ndarray, low: np.ndarray, high: np.ndarray, p: np.ndarray
+) -> list[Difference]:
     numbers = zip(combinations(names, 2), value, low, high, p, _holm(p), strict=True)
     return [
         Difference(first=a, second=b, value=float(v), low=float(lo), high=float(hi), p=float(one), p_holm=float(adjusted))
         for (a, b), v, lo, hi, one, adjusted in numbers
     ]
+
+
+def _sign_test(first: int, second: int) -> float:
+    """The two-sided p-value of so many studies that favour one method, and so many that favour the other."""
+    return float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
 def _p_values(value: np.ndarray, error: np.ndarray, n_studies: int) -> np.ndarray:

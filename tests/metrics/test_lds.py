@@ -97,6 +97,17 @@ def test_the_true_effects_reach_the_ceiling_and_so_does_a_regression_on_the_mask
     assert LdsOverCeiling().values(oracle, rest).mean() == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("metric", [Lds(), LdsCrossSeed(), LdsOverCeiling()], ids=lambda metric: metric.name)
+def test_a_redrawn_value_is_that_of_a_truth_with_the_subsets_drawn(metric):
+    """The share of the ceiling too: its ceiling is the drawn subsets' own."""
+    truth, effects = drawn(24, 10, 4, 2, noise=1.0)
+    drawn_numbers = np.random.default_rng(3).integers(24, size=24)
+    counts = np.bincount(drawn_numbers, minlength=24)[None]
+    repeated = replace(truth, retrained=truth.retrained.of_subsets(drawn_numbers))
+    np.testing.assert_allclose(metric.redrawn(effects, truth, counts)[0], metric.values(effects, repeated), atol=1e-12)
+    assert metric.name == "lds_cross_seed" or (metric.redrawn(effects, truth, counts)[0] != metric.values(effects, truth)).any()
+
+
 def test_random_scores_are_at_zero():
     truth, _ = drawn(32, 40, 400, 2, noise=1.0)
     values = Lds().values(np.random.default_rng(2).random((400, 40)), truth)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import beta
 
 from attribench.results.statistics import compare, estimate, ranks
 from attribench.results.summary import summary
@@ -61,6 +62,32 @@ def test_no_defined_query_has_no_value():
 def test_equal_values_lie_in_their_own_interval():
     found = estimate([0.1] * 21, list("abc") * 7)
     assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize(("passed", "n"), [(8, 8), (0, 5), (3, 8)])
+def test_a_share_of_studies_has_the_exact_binomial_interval(passed, n):
+    found = estimate([1.0] * passed + [0.0] * (n - passed), [f"study {i}" for i in range(n)])
+    assert found.value == passed / n
+    low = 0.0 if passed == 0 else beta.ppf(0.025, passed, n - passed + 1)  # Clopper and Pearson by the beta distribution
+    high = 1.0 if passed == n else beta.ppf(0.975, passed + 1, n - passed)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert found.low < found.high
+
+
+def test_values_of_several_queries_a_study_are_no_share_of_studies():
+    found = estimate([1.0, 1.0, 1.0, 1.0], ["a", "a", "b", "b"])
+    assert (found.low, found.high) == (1.0, 1.0)
+
+
+def test_shares_are_compared_by_the_studies_that_only_one_method_passed():
+    studies = list("abcdefgh")
+    methods = {"good": [1.0] * 8, "bad": [0.0] * 8, "twin": [1.0] * 8, "half": [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]}
+    p = {(d.first, d.second): d.p for d in compare(methods, studies)}
+    assert p["good", "bad"] == pytest.approx(2 * 0.5**8)
+    assert p["good", "half"] == pytest.approx(2 * 0.5**4)
+    assert p["good", "twin"] == 1.0
+    four = compare({"good": [1.0] * 4, "bad": [0.0] * 4}, list("abcd"))
+    assert ranks(["good", "bad"], four) == {"good": 1, "bad": 1}  # four coins can all show heads
 
 
 def test_the_same_seed_gives_the_same_numbers():
