@@ -15,7 +15,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched at run time
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests that interrupt would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-WORDS = ["a", "an", "image", "of", "photo", "picture", "in", "the", "style", "art", "cat", "dog", "teddy", "bear", "chair", "and", "together", "red", "blue"]
+WORDS = [
+    "a", "an", "image", "of", "photo", "picture", "in", "the", "style", "art", "cat", "dog", "teddy", "bear", "chair",
+    "and", "together", "red", "blue",
+]  # fmt: skip
 
 
 def build_small_model(folder: Path, seed: int = 0) -> Path:

@@ -50,7 +50,8 @@ def run(*command: str, cwd: Path = ROOT, **environment: str) -> subprocess.Compl
 
 
 def test_help_and_import_load_no_torch():
-    code = "import sys; import attribench, attribench.cli, attribench.interface, attribench.plugins; print('torch' in sys.modules)"
+    modules = "attribench, attribench.cli, attribench.data, attribench.interface, attribench.plugins"
+    code = f"import sys; import {modules}; print('torch' in sys.modules)"
     assert run(sys.executable, "-c", code, cwd=ROOT / "tests").stdout.strip() == "False"
 
 
@@ -61,7 +62,8 @@ def test_our_folders_shadow_no_package_when_run_from_the_root():
         "try: runpy.run_module('attribench', run_name='__main__', alter_sys=True)\n"
         "except SystemExit: pass\n"
         "import importlib.util as u\n"
-        "spec = u.find_spec('datasets'); print('ours' if spec and spec.origin and 'attribench' in open(spec.origin).read() else 'not ours')"
+        "spec = u.find_spec('datasets')\n"
+        "print('ours' if spec and spec.origin and 'attribench' in open(spec.origin).read() else 'not ours')"
     )
     result = run(sys.executable, "-c", code)
     assert result.stdout.split() == ["attribench", "0.1.0", "not", "ours"], result.stderr

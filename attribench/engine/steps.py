@@ -85,7 +85,7 @@ class Step:
                 )
         if not self.outputs:
             raise UsageError(f"step {self} has no output; name at least one")
-        self.keys  # a value that cannot be hashed is reported where the step is made
+        assert self.keys  # a value that cannot be hashed is reported where the step is made
 
     def __getitem__(self, output: str) -> Ref:
         return Ref(self, output)

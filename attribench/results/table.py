@@ -221,7 +221,8 @@ def _show_published(row: Row, console: Console) -> None:
     if numbers.empty:
         return
     sources = ", ".join(numbers["source"].unique())
-    console.print(Text("\npublished, other data and model", style="bold"), Text(f"({sources})"))
+    what = "other data and model" if row.edition == "mini" else "the papers' own models and pictures"
+    console.print(Text(f"\npublished, {what}", style="bold"), Text(f"({sources})"))
     for variant, of_variant in numbers.groupby("variant", sort=False):
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
         metrics = list(dict.fromkeys(of_variant["metric"]))

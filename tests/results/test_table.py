@@ -67,6 +67,11 @@ def test_published_numbers_stand_under_their_own_heading(rows):
     assert "GenDataAttribution" not in heading
 
 
+def test_on_the_papers_data_the_published_numbers_are_of_other_models_alone(rows):
+    text = printed([row.model_copy(update={"edition": "paper"}) for row in rows], 120)
+    assert "published, the papers' own models and pictures" in text and "other data" not in text
+
+
 def test_another_data_set_has_no_published_numbers(rows):
     assert "published" not in printed([row.model_copy(update={"dataset": "mine"}) for row in rows], 120)
 
