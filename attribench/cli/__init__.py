@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from attribench import __version__
+from attribench.cli.compare import compare
 from attribench.cli.list import list_plugins
 from attribench.cli.plugins import show_plugins
 from attribench.cli.run import run
@@ -38,6 +39,7 @@ def options(
 
 app.command("run")(run)
 app.command("show")(show)
+app.command("compare")(compare)
 app.command("list")(list_plugins)
 app.command("verify")(verify)
 app.command("plugins")(show_plugins)

@@ -135,10 +135,11 @@ def compare(
     values_by_method: Mapping[Hashable, Sequence[float]],
     studies: Sequence[str],
     *,
+    pairs: Sequence[tuple[Hashable, Hashable]] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Difference]:
-    """Every pair of methods compared on the same resamples, in the order of the mapping.
+    """The pairs of methods (None: every one) compared on the same resamples; Holm's adjustment is over these pairs.
 
     Each method's values are [n_query] in one order of the queries, that of `studies`. Only queries that have a value
     for every method are used. p is two-sided, of Student's t with S - 1 degrees of freedom, the standard error being
@@ -146,12 +147,13 @@ def compare(
     no smaller than 1 / resamples before Holm multiplies it. Shares of studies are compared by the sign test.
     """
     names = list(values_by_method)
-    if len(names) < 2:
+    pairs = list(combinations(names, 2)) if pairs is None else list(pairs)
+    if not pairs:
         return []
     values = np.array([values_by_method[name] for name in names], dtype=np.float64)
     studies = np.asarray(studies, dtype=str)
     defined = ~np.isnan(values).any(axis=0)
-    first, second = np.array(list(combinations(range(len(names)), 2))).T
+    first, second = np.array([(names.index(a), names.index(b)) for a, b in pairs]).T
     values, studies = values[:, defined], studies[defined]
     found = _bootstrap(values[first] - values[second], studies, resamples, seed)
     if found.n_studies > 1:
@@ -162,20 +164,20 @@ def compare(
     for pair, (a, b) in enumerate(zip(values[first], values[second], strict=True)):
         if _is_share_of_studies(np.array([a, b]), studies):
             p[pair] = _sign_test(int((a > b).sum()), int((a < b).sum()))
-    return _differences(names, found.value, found.low, found.high, p)
+    return _differences(pairs, found.value, found.low, found.high, p)
 
 
 def differences(
     names: Sequence[Hashable], value: np.ndarray, low: np.ndarray, high: np.ndarray, error: np.ndarray, n_studies: int
 ) -> list[Difference]:
     """The differences [pairs] of all pairs of methods, with p-values by their standard errors; see `compare`."""
-    return _differences(names, value, low, high, _p_values(value, error, n_studies))
+    return _differences(list(combinations(names, 2)), value, low, high, _p_values(value, error, n_studies))
 
 
 def _differences(
-    names: Sequence[Hashable], value: np.ndarray, low: np.ndarray, high: np.ndarray, p: np.ndarray
+    pairs: Sequence[tuple[Hashable, Hashable]], value: np.ndarray, low: np.ndarray, high: np.ndarray, p: np.ndarray
 ) -> list[Difference]:
-    numbers = zip(combinations(names, 2), value, low, high, p, _holm(p), strict=True)
+    numbers = zip(pairs, value, low, high, p, _holm(p), strict=True)
     return [
         Difference(first=a, second=b, value=float(v), low=float(lo), high=float(hi), p=float(one), p_holm=float(adjusted))
         for (a, b), v, lo, hi, one, adjusted in numbers

@@ -1,0 +1,80 @@
+"""`attribench compare`: paired differences between runs of the same studies."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from attribench.results.comparison import Compared
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Run folders of the same studies.")],
+    method: Annotated[list[str], typer.Option("--method", "-m", help="Only this method. Repeatable.")] = [],  # noqa: B006
+    json: Annotated[bool, typer.Option("--json", help="One difference a line, as a JSON object.")] = False,
+) -> None:
+    """Compare runs: the same method in two runs, query by query; or, where they share none, each with each.
+
+    Example: attribench compare runs/before runs/after
+    """
+    from attribench.results.comparison import compare_runs
+
+    found, notes = compare_runs(runs, method)
+    for note in notes:
+        print(note, file=sys.stderr)
+    if json:
+        for one in found:
+            for difference in one.differences:
+                print(jsonlib.dumps(_as_json(one, difference)))
+    else:
+        _show(found)
+
+
+def _as_json(one: Compared, difference) -> dict:
+    numbers = {name: getattr(difference, name) for name in ("value", "low", "high", "p", "p_holm")}
+    return {
+        "variant": one.variant,
+        "metric": one.metric,
+        "first": vars(difference.first),
+        "second": vars(difference.second),
+        **{name: number if number == number else None for name, number in numbers.items()},  # JSON knows no NaN
+        "n_queries": one.n_queries,
+        "n_studies": one.n_studies,
+    }
+
+
+def _show(found: list[Compared]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from attribench.confined import shown
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for one in found:
+        direction = "higher is better" if one.higher_is_better else "lower is better"
+        title = f"\n{shown(one.variant)}, {shown(one.metric)} ({direction}): {one.n_queries} queries of {one.n_studies} studies"
+        console.print(Text(title, style="bold"))
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+        for header in ("first", "second"):
+            table.add_column(header, overflow="fold")
+        for header in ("first − second [95 %]", "p (Holm)"):
+            table.add_column(header, justify="right")
+        for difference in one.differences:
+            known = difference.low == difference.low
+            interval = f" [{difference.low:+.3f}, {difference.high:+.3f}]" if known else ""
+            apart = known and (difference.low > 0 or difference.high < 0) and difference.p_holm < 0.05
+            table.add_row(
+                shown(str(difference.first)),
+                shown(str(difference.second)),
+                f"{difference.value:+.3f}{interval}",
+                f"{difference.p_holm:.3f}" if difference.p_holm == difference.p_holm else "–",
+                style="bold" if apart else "",
+            )
+        console.print(table)

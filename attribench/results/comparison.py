@@ -1,0 +1,158 @@
+"""Runs beside each other: paired differences of their methods on the queries that they share.
+
+Two runs of the same studies (the same data set edition, protocol, split and seed) attribute the same queries, so what
+differs between them is compared query by query. The same method of two runs is a pair; where the runs share no method,
+each method of one makes a pair with each of another. Intervals are clustered by study and Holm's adjustment is over all
+pairs of one variant and metric (`attribench.results.statistics`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+
+from attribench.errors import UsageError
+from attribench.results import record
+from attribench.results.statistics import Difference, compare
+from attribench.results.summary import over_seeds
+
+SAME = ("dataset", "edition", "protocol", "split", "seed")
+"""What runs must share for their queries to be the same."""
+
+
+@dataclass(frozen=True, order=True)
+class Contender:
+    """One method of one run."""
+
+    run: str
+    method: str
+    tuning: str
+
+    def __str__(self) -> str:
+        return f"{self.method}{f' ({self.tuning})' if self.tuning else ''} in {self.run}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """The differences in one variant and metric."""
+
+    variant: str
+    metric: str
+    higher_is_better: bool
+    n_queries: int
+    n_studies: int
+    differences: list[Difference]
+    """`first` and `second` are Contenders."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    name: str
+    folder: Path
+    rows: list[record.Row]
+    per_query: pd.DataFrame
+    preset: object
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> _Run:
+        rows = record.read(folder)
+        if not rows:
+            raise UsageError(f"{folder}: its record holds no rows; give a run in which a method was run")
+        values = over_seeds(record.read_per_query(folder))
+        return cls(name, folder, rows, values[values["tuning"].isin(["", "tuned"])], _preset(folder))
+
+
+def compare_runs(folders: Sequence[Path], methods: Sequence[str] = (), *, seed: int = 0) -> tuple[list[Compared], list[str]]:
+    """The paired differences between runs, and what a reader must know of them, a line each.
+
+    `methods` narrows the choice. Raises UsageError for fewer than two runs, runs of different queries, or where nothing can be
+    paired; StoreError for a damaged record.
+    """
+    if len(folders) < 2:
+        raise UsageError("give two run folders or more: attribench compare RUN RUN")
+    runs = [_Run.read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    for run in runs[1:]:
+        for what in SAME:
+            own, other = getattr(runs[0].rows[0], what), getattr(run.rows[0], what)
+            if own != other:
+                raise UsageError(f"{runs[0].folder} has {what} {own!r} and {run.folder} has {other!r}: they share no queries")
+    pairs = _pairs(runs, methods)
+    values = pd.concat([run.per_query.assign(run=run.name) for run in runs])
+    found = [
+        one
+        for (variant, metric), group in values.groupby(["variant", "metric"], sort=False)
+        if (one := _compared(variant, metric, group, pairs, seed)) is not None
+    ]
+    if not found:
+        raise UsageError("the runs share no query that both methods of a pair have a value for; compare runs of the same studies")
+    notes = []
+    if any(run.preset != runs[0].preset for run in runs):
+        notes.append("The runs' presets differ, hence their models: a difference is one of method and model together.")
+    return found, notes
+
+
+def _compared(
+    variant: str, metric: str, group: pd.DataFrame, pairs: Sequence[tuple[Contender, Contender]], seed: int
+) -> Compared | None:
+    table = group.pivot_table(index=["study", "query_id"], columns=["run", "method", "tuning"], values="value", dropna=False)
+    columns = {Contender(*name): table[name] for name in table.columns}
+    there = [pair for pair in pairs if all(one in columns for one in pair)]
+    named = dict.fromkeys(one for pair in there for one in pair)
+    if not there:
+        return None
+    own = pd.DataFrame({one: columns[one] for one in named}).dropna()
+    if own.empty:
+        return None
+    study = own.index.get_level_values("study").to_numpy()
+    arrays: dict[Hashable, object] = {one: own[one].to_numpy() for one in named}
+    return Compared(
+        variant=variant,
+        metric=metric,
+        higher_is_better=record.metric_class(metric).higher_is_better,
+        n_queries=len(own),
+        n_studies=len(set(study)),
+        differences=compare(arrays, study, pairs=there, seed=seed),
+    )
+
+
+def _pairs(runs: Sequence[_Run], methods: Sequence[str]) -> list[tuple[Contender, Contender]]:
+    """The same method in two runs; where they share none, every method of one with every method of the other."""
+    of_run = {run.name: _contenders(run, methods) for run in runs}
+    found = []
+    for (_, first), (_, second) in combinations(of_run.items(), 2):
+        alike = [(a, b) for a in first for b in second if a.method == b.method]
+        found += alike or [(a, b) for a in first for b in second]
+    if not found:
+        wanted = f" {', '.join(methods)}" if methods else ""
+        raise UsageError(f"no two of these runs have a method{wanted} with values; `attribench show RUN` tells what they have")
+    return found
+
+
+def _contenders(run: _Run, methods: Sequence[str]) -> list[Contender]:
+    """The methods of a run, without controls unless they are asked for."""
+    controls = {row.method for row in run.rows if row.control}
+    known = dict.fromkeys(zip(run.per_query["method"], run.per_query["tuning"], strict=True))
+    return [
+        Contender(run.name, method, tuning)
+        for method, tuning in known
+        if (method in methods if methods else method not in controls)
+    ]
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, or where two are alike their paths."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _preset(folder: Path) -> object:
+    """The protocol's numbers, as the manifest holds them; None without one."""
+    try:
+        return json.loads((folder / "manifest.json").read_text())["preset"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,98 @@
+"""Runs beside each other: differences whose answer is known, and runs that cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from attribench.errors import UsageError
+from attribench.results import record
+from attribench.results.comparison import compare_runs
+from attribench.results.record import Row
+from attribench.results.summary import summary
+
+from .conftest import identity
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, per_query: pd.DataFrame):
+    """Write a run folder whose values are those of `per_query`, changed."""
+
+    def make(name: str, change=lambda values: values, only: list[str] | None = None, preset: int = 1, **row) -> Path:
+        values = change(per_query.copy())
+        if only is not None:
+            values = values[values["method"].isin(only)]
+        rows = [
+            Row(**identity(number["method"]) | number | {"tuning": None} | row, status="ok")
+            for number in summary(values).to_dict("records")
+        ]
+        folder = tmp_path / name
+        folder.mkdir()
+        record.write(rows, values, folder)
+        (folder / "manifest.json").write_text(json.dumps({"preset": preset}))
+        return folder
+
+    return make
+
+
+def lifted(values: pd.DataFrame) -> pd.DataFrame:
+    """MONTRAGE's average precision is 0.05 lower (inside the range of the metric), all else is as it was."""
+    chosen = (values["method"] == "montrage") & (values["metric"] == "average_precision")
+    values.loc[chosen, "value"] = np.maximum(values.loc[chosen, "value"] - 0.05, 0)
+    return values
+
+
+def test_a_method_that_lost_the_same_on_every_query_is_told_apart_and_one_that_did_not_change_is_not(run_folder):
+    found, notes = compare_runs([run_folder("before"), run_folder("after", lifted)])
+    assert notes == []
+    by_metric = {(one.variant, one.metric): one for one in found}
+    changed = by_metric["un-mixed", "average_precision"]
+    assert (changed.n_queries, changed.n_studies) == (80, 4)
+    montrage, image, pixel = changed.differences
+    assert [str(montrage.first), str(montrage.second)] == ["montrage in before", "montrage in after"]
+    assert montrage.value == pytest.approx(0.05) == pytest.approx(montrage.low) and montrage.p_holm < 1e-6
+    assert image.value == pixel.value == 0 and image.p_holm == 1
+    assert {d.value for one in found if one.metric != "average_precision" for d in one.differences} == {0.0}
+
+
+def test_controls_are_compared_only_when_asked_for(run_folder):
+    folders = [run_folder("a"), run_folder("b")]
+    assert {d.first.method for one in compare_runs(folders)[0] for d in one.differences} == {"montrage", "clip-image", "pixel"}
+    assert {d.first.method for one in compare_runs(folders, ["random"])[0] for d in one.differences} == {"random"}
+
+
+def test_runs_that_share_no_method_are_compared_each_with_each(run_folder):
+    found, _ = compare_runs([run_folder("a", only=["montrage"]), run_folder("b", only=["pixel", "clip-image"])])
+    pairs = [(d.first.method, d.second.method) for d in found[0].differences]
+    assert sorted(pairs) == [("montrage", "clip-image"), ("montrage", "pixel")]
+
+
+def test_runs_of_other_models_say_so(run_folder):
+    _, notes = compare_runs([run_folder("a"), run_folder("b", preset=2)])
+    assert len(notes) == 1 and "presets differ" in notes[0]
+
+
+def test_only_queries_that_both_runs_have_are_compared(run_folder):
+    fewer = run_folder("fewer", lambda values: values[values["query_id"] != "q3"])
+    found, _ = compare_runs([run_folder("all"), fewer])
+    assert {one.n_queries for one in found} == {76}
+
+
+@pytest.mark.parametrize("what", [{"dataset": "mine"}, {"seed": 3}, {"protocol": "lds"}])
+def test_runs_of_other_queries_are_refused(run_folder, what):
+    with pytest.raises(UsageError, match="share no queries"):
+        compare_runs([run_folder("a"), run_folder("b", **what)])
+
+
+def test_what_cannot_be_compared_is_one_line(run_folder, tmp_path):
+    alone = run_folder("alone")
+    with pytest.raises(UsageError, match="two run folders"):
+        compare_runs([alone])
+    with pytest.raises(UsageError, match="finished run"):
+        compare_runs([alone, tmp_path / "nothing"])
+    with pytest.raises(UsageError, match="no two of these runs have a method d-trak"):
+        compare_runs([alone, run_folder("other")], ["d-trak"])
