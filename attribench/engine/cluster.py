@@ -31,6 +31,12 @@ CONNECT_SECONDS = 20
 
 THIS_MACHINE = "127.0.0.1:0"
 
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": 2**30, "MALLOC_TRIM_THRESHOLD_": 2**32, "MALLOC_ARENA_MAX": 1}
+"""Environment of worker processes: freed memory is kept for the next tensor, and not given back and faulted in again.
+
+Dask has its workers give back all beyond 64 kB, which cost a third of their processor time (docs/decisions/005).
+"""
+
 PLUGIN_FILES = "attribench_plugin_"
 """How `attribench.plugins.add_file` names the modules that it makes."""
 
@@ -71,6 +77,7 @@ def _local_cluster(workers: Workers, device: str, store: ArtifactStore) -> Itera
         clean_sys_path()  # processes are spawned with this one's path
     with (
         private_folder(store.root / "partial", "dask") as folder,
+        _keeping_freed_memory(),
         LocalCluster(
             processes=processes,
             n_workers=1 if on_gpu else CPU_COUNT if workers == "auto" else workers,
@@ -93,6 +100,17 @@ def _local_cluster(workers: Workers, device: str, store: ArtifactStore) -> Itera
             for worker in () if processes else list(cluster.workers.values()):
                 cluster.sync(worker.close, executor_wait=False)
             raise
+
+
+@contextmanager
+def _keeping_freed_memory() -> Iterator[None]:
+    """Worker processes that are spawned within get the environment `ALLOCATOR`."""
+    import dask.config
+    import distributed  # noqa: F401, its defaults have to be there to be changed
+
+    before = dask.config.get("distributed.nanny.pre-spawn-environ")
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": before | ALLOCATOR}):
+        yield
 
 
 def _has_dask_cuda() -> bool:

@@ -88,6 +88,29 @@ def test_a_local_cluster_leaves_nothing_in_the_working_directory(store, tmp_path
     assert list((tmp_path / "here").iterdir()) == []
 
 
+def test_worker_processes_keep_the_memory_that_they_free(store):
+    """Dask would have them give it back, and every tensor be faulted in anew: 2,000 pages each time here."""
+
+    def environment_and_faults() -> tuple[dict[str, str], int]:
+        """Of a worker: its environment, and the page faults of making and dropping a block of 8 MB a hundred times."""
+        import os
+        import resource
+
+        import numpy as np
+
+        np.ones(1_000_000)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(100):
+            np.ones(1_000_000)
+        return dict(os.environ), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with cluster.connect("auto", None, "cpu", store) as client:
+        for environment, faults in client.run(environment_and_faults).values():
+            assert environment["MALLOC_TRIM_THRESHOLD_"] == str(2**32)
+            assert environment["OMP_NUM_THREADS"] == "1"
+            assert faults < 20_000
+
+
 def test_workers_of_another_version_are_refused(store, scheduler, monkeypatch):
     monkeypatch.setattr(attribench, "__version__", "9.9")
     with pytest.raises(UsageError, match="has attribench .*, this is 9.9; install the same"):
