@@ -44,7 +44,7 @@ def some_shown(names: Iterable[str], most: int = 5) -> str:
 
 def is_text(name: str) -> bool:
     """Whether a file's name is UTF-8 without control characters, hence safe as an id in every format."""
-    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+    return name.isprintable() or not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 
 def confined(root: Path, relative: str) -> Path:

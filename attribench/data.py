@@ -4,6 +4,7 @@ An adapter derives from the kind that its data is, and a protocol says which kin
 
     ConceptDataset      pictures of concepts (objects, artists) that a model can be customized on
     CaptionedDataset    pictures with captions, no labels, that a model can be trained on from scratch
+    ExemplarDataset     models customized on known exemplars, the pictures that they made, and distractors
 
 Nothing here imports torch.
 """
@@ -11,9 +12,10 @@ Nothing here imports torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attribench.interface import Edition, Split
 
@@ -171,3 +173,75 @@ class CaptionedDataset(Dataset):
     @property
     def contents(self) -> str:
         return f"{self.n_images} captioned pictures and {len(self.prompts)} prompts"
+
+
+# --------------------------------------------------------------------------------------- exemplars
+
+ExemplarSplit = Literal["train", "val", "test"]
+"""Of the models: those that heads on features are learned from, those that judge the learning, and those reported on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolImage:
+    """A picture that may be retrieved: an exemplar or a distractor. `id` is its posix path below the root."""
+
+    id: str
+    caption: str
+    """What a person sees, or what the picture came with on the web; "" where nothing is known."""
+
+
+MODIFIER = "<new1>"
+"""V* in the prompts of an ExemplarDataset: the token that a model was customized with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesizedPicture:
+    """A picture that a customized model made. `id` is its posix path below the root."""
+
+    id: str
+    prompt: str | None
+    """As the model got it: "a charcoal drawing of <new1> bird"; None: not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExemplarModel:
+    """One model that was customized on exemplars, and what it made."""
+
+    id: str
+    """Unique among all models of the data set: "artchive/monet"."""
+    class_id: str
+    """As the data set names it, unique in its part: "monet", "n01518878_0008"."""
+    case: str
+    """The test case, or other list, that it is part of: "observed_imagenet"."""
+    split: ExemplarSplit
+    category: str | None
+    """Of an object ("bird"); None for a style."""
+    class_word: str
+    """The plain noun that stands for V* and its noun in a prompt: "bird", "art"."""
+    prompt: str
+    """The training prompt: "<new1> bird"."""
+    exemplars: tuple[PoolImage, ...]
+    """What it was trained on, sorted by id."""
+    pictures: Mapping[str, tuple[SynthesizedPicture, ...]]
+    """What it made, by family of prompts ("gpt", "object", "media"), sorted by id."""
+
+
+class ExemplarDataset(Dataset):
+    """Models customized on known exemplars, the pictures that they made, and distractors to find the exemplars among."""
+
+    kind = "models customized on known exemplars"
+
+    @abstractmethod
+    def models(self, split: ExemplarSplit) -> tuple[ExemplarModel, ...]:
+        """The models of a split, in the order of its lists; none if it is not there."""
+
+    @property
+    @abstractmethod
+    def distractors(self) -> tuple[PoolImage, ...]:
+        """Pictures that no model was customized on, sorted by id."""
+
+    @property
+    def contents(self) -> str:
+        counts = {split: len(self.models(split)) for split in ("train", "val", "test")}
+        models = ", ".join(f"{count} {split}" for split, count in counts.items())
+        return f"{self.n_images} pictures of {sum(counts.values())} models ({models}) with {len(self.distractors)} distractors"

@@ -9,7 +9,10 @@
     │   ├── Unavailable             (a row with its reason, not a failure of the run)
     │   └── AccessError             5: a method touched what its `needs` does not name
     ├── StoreError                  6: the artifact store is full, damaged or of another version
-    └── ControlError                7: a random control is off its known value; the numbers cannot be trusted
+    ├── ControlError                7: a random control is off its known value; the numbers cannot be trusted
+    └── SubmissionError             8: a submission that is refused
+
+A warning beside it: NameClash (UserWarning), where two plugins have one name.
 """
 
 from __future__ import annotations
@@ -68,3 +71,13 @@ class StoreError(AttribenchError):
 
 class ControlError(AttribenchError):
     exit_code = 7
+
+
+class SubmissionError(AttribenchError):
+    """A submission that is not what it says, or fits no board."""
+
+    exit_code = 8
+
+
+class NameClash(UserWarning):
+    """A stranger's plugin has the name of a built-in one, which is used."""

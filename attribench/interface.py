@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from attribench.diffusion.model import DiffusionModel
+    from attribench.regions import Region
 
 Edition = Literal["mini", "paper"]
 Split = Literal["dev", "test"]
@@ -49,13 +50,21 @@ Role = Literal["fit", "query"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainImage:
-    """A training picture as the customization saw it."""
+    """A training picture as the training saw it."""
 
     id: str
     prompt: str
-    """The training prompt, modifier token included: "photo of a <new1> teddy bear"."""
+    """The training prompt, modifier token included: "photo of a <new1> teddy bear"; of several captions, the first."""
     caption: str
     concept: str
+    """Ground truth, "" where the data set has no labels; methods never see it."""
+    further_prompts: tuple[str, ...] = ()
+    """The other captions that training drew from, where a picture has several."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Every text that the picture was trained with, `prompt` first."""
+        return (self.prompt, *self.further_prompts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +115,18 @@ class TrainingImages(Pictures):
     def __init__(self, images: Sequence[TrainImage], loader: Any) -> None:
         super().__init__([image.id for image in images], loader)
         self.prompts = tuple(image.prompt for image in images)
+        """One for each image; where it has several captions, the first."""
+        self.all_prompts = tuple(image.prompts for image in images)
+        """All that each image was trained with: its five captions, say."""
         self.captions = tuple(image.caption for image in images)
 
 
 class Queries(Pictures):
-    """Generated pictures with their prompts."""
+    """Generated pictures with their prompts, and the boxes of those that are not attributed as a whole."""
 
-    def __init__(self, cases: Sequence[GenerationCase], loader: Any) -> None:
+    def __init__(self, cases: Sequence[GenerationCase], loader: Any, regions: Mapping[str, Region] | None = None) -> None:
         super().__init__([case.id for case in cases], loader)
+        self.regions = tuple((regions or {}).get(case.id) for case in cases)
         self.prompts = tuple(case.prompt for case in cases)
         self.plain_prompts = tuple(case.plain_prompt for case in cases)
         self.modifiers = tuple(case.modifiers for case in cases)
@@ -177,6 +190,15 @@ class Study(ABC):
     flips: bool
     """Whether training used horizontal flips: then each training image is scored in both versions."""
     train: TrainingImages
+
+    @property
+    def trained_rows(self) -> tuple[int, ...]:
+        """The rows of `train` that the model was trained on, in the order in which observers count them.
+
+        All of them, unless distractors are scored beside them. Needs Access.TRAINING where that is not so.
+        """
+        return tuple(range(len(self.train)))
+
     @property
     @abstractmethod
     def prompts(self) -> tuple[str, ...]:
@@ -249,7 +271,7 @@ class Watch(ABC):
 
 
 class State(Mapping[str, np.ndarray]):
-    """Named arrays on disk, one `.npy` each. Reading maps the file, so that nothing big sits in memory."""
+    """Named arrays on disk, one `.npy` each, whole or absent. Reading maps the file, so that nothing big sits in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -262,7 +284,10 @@ class State(Mapping[str, np.ndarray]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-        np.save(self._path(name), array, allow_pickle=False)
+        path = self._path(name)
+        with path.with_suffix(".part").open("wb") as aside:
+            np.save(aside, array, allow_pickle=False)
+        path.with_suffix(".part").replace(path)  # a kill leaves the array of before, or none, and never a half
 
     def __getitem__(self, name: str) -> np.ndarray:
         path = self._path(name)
@@ -275,10 +300,12 @@ class State(Mapping[str, np.ndarray]):
         path = self._path(name)
         if path.exists():
             return np.load(path, mmap_mode="r+", allow_pickle=False)
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        with path.open("r+b") as file:  # a full disk is an error here, and not a SIGBUS when a block is written
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        return array
+        aside = path.with_suffix(".part")
+        np.lib.format.open_memmap(aside, mode="w+", dtype=dtype, shape=shape)
+        with aside.open("r+b") as file:  # a full disk is an error here, and not a SIGBUS when a block is written
+            os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
+        aside.replace(path)
+        return np.load(path, mmap_mode="r+", allow_pickle=False)
 
     def __iter__(self) -> Iterator[str]:
         return (path.stem for path in sorted(self._folder.glob("*.npy")))
@@ -339,6 +366,13 @@ class Features(ABC):
         """The models that are read. More than one needs Access.CHECKPOINTS, one that or Access.GRADIENTS."""
         return Ensemble()
 
+    def of_base(self) -> bool:
+        """Whether `of_training` reads the base model with pictures that no study is about, once for all studies.
+
+        `study` is then that model with those pictures, and nothing is read of queries.
+        """
+        return False
+
     def assets(self) -> str:
         """What the arrays depend on beyond the fields: a hash of weights that a field names, say."""
         return ""
@@ -365,8 +399,14 @@ class AttributionMethod(ABC):
     """True if `study.seed` matters; the protocol then averages its metrics over several seeds."""
     control: ClassVar[bool] = False
     """True for a method that is there to be beaten, or to show the value of chance."""
+    takes_regions: ClassVar[bool] = False
+    """Whether a query with a box (`Queries.regions`) is attributed by that box alone, or never looked at. A method that
+    does neither is not run where queries have boxes."""
     at_chance: ClassVar[bool] = False
     """True for a control that draws anew for every query, so that its expected value is that of chance."""
+    memory: ClassVar[int] = 2**30
+    """Bytes that fitting and scoring take beyond the trained model, at the counts of a mini preset; `attribench check`
+    measures them."""
     version: ClassVar[int] = 1
     """Raise it when the same hyper-parameters come to mean other scores; old results are then not reused."""
 
@@ -410,7 +450,7 @@ class AttributionMethod(ABC):
         """The scores of every candidate, in their order. Override where one pass serves them all."""
         return [candidate.score(study, state, queries) for candidate in self.candidates()]
 
-    def fit(self, study: Study, state: State) -> None:
+    def fit(self, study: Study, state: State) -> None:  # noqa: B027
         """Prepare for queries; keep arrays in `state`. What it costs is timed as `fit_seconds`."""
 
     @abstractmethod

@@ -5,12 +5,13 @@ gather the configuration ─► find plugins, open the data ─► plan the stud
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
@@ -22,19 +23,22 @@ from pydantic_core import to_jsonable_python
 from attribench import __version__, plugins
 from attribench.data import Dataset
 from attribench.diffusion.fingerprint import fingerprint
+from attribench.diffusion.geometry import picture_side
 from attribench.editions import open_dataset
 from attribench.engine.progress import Listener
 from attribench.engine.run import Outcome, execute
 from attribench.engine.steps import Step
 from attribench.engine.store import ArtifactStore
-from attribench.errors import AttribenchError, MethodError, Unavailable, UsageError
-from attribench.interface import AttributionMethod, Edition, Role
+from attribench.errors import AttribenchError, MethodError, Unavailable, UnknownName, UsageError
+from attribench.interface import Access, AttributionMethod, Edition, Role, Split
+from attribench.measurement import Metric
 from attribench.protocols.protocol import Protocol
 from attribench.results.whole_file import whole_file
 from attribench.run_config import RunConfig
 from attribench.study.estimates import estimates
 from attribench.study.losses import TakenLosses
 from attribench.study.plan import StudyPlan
+from attribench.study.restriction import restrict
 from attribench.study.retraining import Retrainings
 from attribench.study.runs import MethodRun, StudySteps, check
 from attribench.study.scores import SCORES, read_scores, write_scores
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
 
 RESULTS = ("record.parquet", "per_query.parquet", "manifest.json", "run.toml", "top-five.png", "intervals.png")
 FOLDERS = ("scores", "truth")
-PAPER_MODEL = "CompVis/stable-diffusion-v1-4"
+WHOLE_PICTURES = "it attributes whole pictures, and this run asks for boxes of them; leave --region(s) out to run it"
 RECORDED_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "scipy", "dask")
 
 
@@ -83,13 +87,24 @@ class Prepared:
     truths: dict[str, dict[Role, TakenLosses]]
     """What is retrained for the truth of a study's queries, by study id and role. Grows where that depends on scores."""
     methods: list[MethodSteps]
+    added: tuple[Metric, ...]
+    """Metrics that were asked for beside the protocol's own."""
     store: ArtifactStore
     folder: Path
+    found: dict[str, bool] = field(default_factory=dict)
+    """By the key of each model that is retrained for a truth: whether it was there before the run."""
+
+    def metrics(self, variant: str) -> list[Metric]:
+        """All that is measured for the queries of a variant: the protocol's own metrics, then those asked for beside them."""
+        own = self.protocol.metrics(variant)
+        names = {metric.name for metric in own}
+        return [*own, *(metric for metric in self.added if metric.name not in names)]
 
     @property
     def targets(self) -> list[Step]:
         """The steps whose results the run needs, as far as they are known."""
-        made = [step for study in self.studies.values() for step in (*study.trainings, study.pictures)]
+        generating = [study for study in self.studies.values() if study.plan.given is None]
+        made = [step for study in generating for step in (*study.trainings, study.pictures)]
         scored = [step for entry in self.methods for run in entry.runs for step in run.steps]
         return [*made, *scored, *(step for plan in self.plans for step in self.truth_steps(plan))]
 
@@ -115,7 +130,17 @@ class Prepared:
     def ask(self, plan: StudyPlan, requests: Sequence[Retrainings]) -> None:
         """Have models retrained for the truth of a study."""
         needed = [request for request in requests if request.role == "query" or self.tunes]
-        self.truths[plan.id] |= TakenLosses.of_all(self.studies[plan.id], needed, self.store.has)
+        self.truths[plan.id] |= (taken := TakenLosses.of_all(self.studies[plan.id], needed, self.store.has))
+        for of_role in taken.values():
+            self.found = of_role.found_before(self.store.has) | self.found
+
+    @property
+    def retrainings(self) -> dict[str, int]:
+        """How many models the truth asked for, counting each for every query and method that asked; how many they are;
+        and how many of these were in the store before the run."""
+        asked = sum(of_role.request.n_asked for truths in self.truths.values() for of_role in truths.values())
+        keys = {ref.key for truths in self.truths.values() for of_role in truths.values() for ref in of_role.models.values()}
+        return {"asked": asked, "distinct": len(keys), "found": sum(self.found[key] for key in keys)}
 
 
 @dataclass
@@ -128,6 +153,8 @@ class Result:
     rows: list[Row]
     failure: AttribenchError | None
     """What makes the exit code non-zero: a method or step that failed, or a control that is off."""
+    unserved: dict[str, str] = field(default_factory=dict)
+    """Of the metrics that were asked for beside the protocol's own, those without numbers, and why."""
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -135,21 +162,33 @@ def prepare(config: RunConfig) -> Prepared:
     for path in config.plugins:
         plugins.add_file(path)
     dataset = open_dataset(config.dataset, config.edition, config.data_root)
+    if not (config.protocol or dataset.default_protocol):
+        raise UsageError(f"{dataset.name} holds {dataset.kind} and has no experiment of its own; take a data set that uses it")
     protocol_class = plugins.find("protocol", config.protocol or dataset.default_protocol).load()
     if not isinstance(dataset, protocol_class.data):
         raise UsageError(
             f"the protocol {protocol_class.name} takes {protocol_class.data.kind}, and {dataset.name} holds {dataset.kind}; "
             f"leave --protocol out for its own, {dataset.default_protocol}"
         )
-    chosen, protocol_overrides = _configured(config, protocol_class.name)
+    chosen, metrics, protocol_overrides = _configured(config, protocol_class.name)
     protocol = protocol_class.with_preset(config.preset or dataset.edition, protocol_overrides)
 
-    model = config.model or (str(tiny_model()) if dataset.edition == "mini" else PAPER_MODEL)
+    model = config.model or (str(tiny_model()) if dataset.edition == "mini" else protocol.paper_model)
     plans = protocol.plans(dataset, model=fingerprint(model), split=config.split, seed=config.seed, limit=config.limit)
+    if config.region or config.regions:
+        given = any(plan.given is not None for plan in plans)  # of any size: boxes are held against each when it is read
+        side = None if given else picture_side(model, plans[0].training.latent_side)
+        plans = restrict(plans, config.region, config.regions, side)
     bindings = {"model": model, "dataset": dataset}
-    methods = [_resolved(plugin, method, dataset.edition) for plugin, method in chosen]
+    boxes = any(plan.regions for plan in plans)
+    methods = [_resolved(plugin, method, dataset.edition, boxes=boxes) for plugin, method in chosen]
     for entry in methods:
         check(entry.method)
+        entry.skipped = entry.skipped or protocol.skip(entry.method)
+    plans = _with_base(plans, methods, protocol, dataset, config.split)
+    if all(plan.given is not None for plan in plans):
+        _skip_where_given(methods)
+    for entry in methods:
         entry.tuned = entry.skipped is None and protocol.tunes and bool(entry.method.candidates())
     active = [entry for entry in methods if entry.skipped is None]
     studies = {}
@@ -167,18 +206,30 @@ def prepare(config: RunConfig) -> Prepared:
                 entry.runs.append(MethodRun.of(study, entry.method, seed, tunes=protocol.tunes))
     prepared = Prepared(
         config=config, dataset=dataset, protocol=protocol, device=device, plans=plans, studies=studies, methods=methods,
-        truths={plan.id: {} for plan in plans}, store=ArtifactStore(config.store or default_store()),
+        added=metrics, truths={plan.id: {} for plan in plans}, store=ArtifactStore(config.store or default_store()),
         folder=config.out or _new_folder(dataset),
     )  # fmt: skip
+    _require_own_names(prepared)
     for plan in plans:
         prepared.ask(plan, protocol.retrainings(plan))
     return prepared
 
 
+def _require_own_names(prepared: Prepared) -> None:
+    """Raise UsageError where two metrics measure under one name, so that their numbers could not be told apart."""
+    for variant in dict.fromkeys(case.variant for plan in prepared.plans for case in plan.roles("query")):
+        taken = {metric.name: metric for metric in prepared.protocol.metrics(variant)}
+        for metric in prepared.added:
+            if metric != taken.setdefault(metric.name, metric):
+                raise UsageError(
+                    f"--metric: two different metrics are called {metric.name!r}; give the one that was added another name"
+                )
+
+
 def run(prepared: Prepared, listener: Listener) -> Result:
     """Execute the steps, then those that depend on the scores; evaluate what came out, write the run folder."""
     from attribench.results.evaluation import check_at_chance, evaluate
-    from attribench.results.retrained_file import write_retrained
+    from attribench.results.truth_folder import write_truths
     from attribench.results.tuning import tune
 
     started = time.perf_counter()
@@ -189,20 +240,21 @@ def run(prepared: Prepared, listener: Listener) -> Result:
     failure: AttribenchError | None = None
     rows: list[Row] = []
     tunings: dict[str, Tuning] = {}
+    unserved: dict[str, str] = {}
     try:
         if further := _further(prepared, outcomes):
             outcomes = _execute(prepared, further, listener) | outcomes
         failure = _first_failure(prepared, outcomes)
         tunings = tune(prepared, outcomes)
-        rows = evaluate(prepared, outcomes, tunings)
+        rows, unserved = evaluate(prepared, outcomes, tunings)
         check_at_chance(prepared)
     except AttribenchError as error:
         failure = failure or error
     seconds = time.perf_counter() - started
     _write_scores(prepared, outcomes, tunings)
-    write_retrained(prepared, outcomes)
-    _write_manifest(prepared, outcomes, tunings, seconds)
-    return Result(prepared, prepared.folder, seconds, rows, failure)
+    write_truths(prepared, outcomes)
+    _write_manifest(prepared, outcomes, tunings, unserved, seconds)
+    return Result(prepared, prepared.folder, seconds, rows, failure, unserved)
 
 
 def _execute(prepared: Prepared, targets: Sequence[Step], listener: Listener) -> dict[Step, Outcome]:
@@ -243,25 +295,41 @@ def default_store() -> Path:
     return cache / "attribench"
 
 
-def _configured(config: RunConfig, protocol: str) -> tuple[list[tuple[plugins.Plugin, AttributionMethod]], dict]:
-    """The methods asked for and all controls, with their parameters; and the protocol's parameters."""
+def _configured(
+    config: RunConfig, protocol: str
+) -> tuple[list[tuple[plugins.Plugin, AttributionMethod]], tuple[Metric, ...], dict]:
+    """The methods asked for and all controls, and the metrics asked for, with their parameters; the protocol's parameters."""
     asked = [plugins.find("method", name) for name in config.methods]
     if not asked:
         raise UsageError("say which method: --method montrage (`attribench list` shows all)")
     chosen = list({plugin.name: plugin for plugin in [*asked, *_controls()]}.values())
+    metrics = list(dict.fromkeys(plugins.find("metric", name) for name in config.metrics))
     overrides: dict[str, Any] = {}
-    by_name: dict[str, dict[str, Any]] = {}
+    given: dict[plugins.Plugin, dict[str, Any]] = {plugin: {} for plugin in [*chosen, *metrics]}
     for owner, values in config.params.items():
         if plugins.canonical(owner) == plugins.canonical(protocol):
             overrides |= values
-            continue
-        plugin = plugins.find("method", owner)
-        if plugin not in chosen:
-            raise UsageError(
-                f"--param {owner}.…: the method {plugin.name} is not part of this run; add --method {plugin.name}"
-            )
-        by_name.setdefault(plugin.name, {}).update(values)
-    return [(p, plugins.configure(p.load(), by_name.get(p.name, {}))) for p in chosen], overrides
+        else:
+            given[_owner(owner, given)] |= values
+    configured = {plugin: plugins.configure(plugin.load(), values, plugin.name) for plugin, values in given.items()}
+    return [(p, configured[p]) for p in chosen], tuple(configured[p] for p in metrics), overrides
+
+
+def _owner(name: str, chosen: Iterable[plugins.Plugin]) -> plugins.Plugin:
+    """The method or metric of this run that `--param NAME.…` is about."""
+    for plugin in chosen:
+        if plugins.canonical(plugin.name) == plugins.canonical(name):
+            return plugin
+    try:
+        plugin = plugins.find("method", name)
+    except UnknownName as unknown:
+        try:
+            plugin = plugins.find("metric", name)
+        except UnknownName:
+            raise unknown from None
+    raise UsageError(
+        f"--param {name}.…: the {plugin.kind} {plugin.name} is not part of this run; add --{plugin.kind} {plugin.name}"
+    )
 
 
 def _controls() -> list[plugins.Plugin]:
@@ -276,14 +344,54 @@ def _controls() -> list[plugins.Plugin]:
     return found
 
 
-def _resolved(plugin: plugins.Plugin, method: AttributionMethod, edition: Edition) -> MethodSteps:
+def _resolved(plugin: plugins.Plugin, method: AttributionMethod, edition: Edition, *, boxes: bool) -> MethodSteps:
+    """`boxes`: whether some queries are to be attributed by a box of their picture."""
     try:
         resolved = method.resolve(edition)
+        if boxes and not resolved.takes_regions:
+            return MethodSteps(plugin, resolved, WHOLE_PICTURES)
         return MethodSteps(plugin, resolved, resolved.skip(edition))
     except AttribenchError:
         raise
     except Exception as error:
         raise MethodError(f"the method {plugin.name!r} ({plugin.origin}) raised {type(error).__name__}: {error}") from error
+
+
+def _with_base(
+    plans: list[StudyPlan], methods: Sequence[MethodSteps], protocol: Protocol, dataset: Dataset, split: Split
+) -> list[StudyPlan]:
+    """The plans with the pictures that features of the base model are read of, where a method has such features.
+
+    A method is skipped if the protocol has none.
+    """
+    asking = [entry for entry in methods if entry.skipped is None and any(f.of_base() for f in entry.method.features())]
+    if not asking:
+        return plans
+    try:
+        base = protocol.base_images(dataset, split)
+    except Unavailable as error:
+        for entry in asking:
+            entry.skipped = str(error)
+        return plans
+    return [dataclasses.replace(plan, base=base) for plan in plans]
+
+
+def _skip_where_given(methods: Sequence[MethodSteps]) -> None:
+    """Leave out what cannot be done with given pictures, and controls for which alone models would have to be trained."""
+    for entry in methods:
+        if entry.skipped is None and _reads(entry.method, Access.TRAJECTORY):
+            entry.skipped = "the pictures of this data set are given, and how they were sampled is not known"
+    models = Access.GRADIENTS | Access.CHECKPOINTS | Access.TRAINING
+    if any(entry.skipped is None and not entry.method.control and _reads(entry.method, models) for entry in methods):
+        return
+    for entry in methods:
+        if entry.skipped is None and _reads(entry.method, models):
+            entry.skipped = "no method of this run reads the trained models, so none are trained for a control"
+
+
+def _reads(method: AttributionMethod, access: Access) -> bool:
+    """Whether the method, or any features that it names, declares any of this access."""
+    return any(bool(reader.needs & access) for reader in (method, *method.features()))
 
 
 def _device(name: str) -> str:
@@ -336,18 +444,21 @@ def _write_scores(prepared: Prepared, outcomes: dict[Step, Outcome], tunings: di
 
 
 def _write_manifest(
-    prepared: Prepared, outcomes: dict[Step, Outcome], tunings: dict[str, Tuning], seconds: float
+    prepared: Prepared, outcomes: dict[Step, Outcome], tunings: dict[str, Tuning], unserved: dict[str, str], seconds: float
 ) -> None:
-    """What was run, on what, how methods were tuned, and where the artifacts lie."""
+    """What was run, on what, how methods were tuned, why an added metric has no numbers, and where the artifacts lie."""
     text = json.dumps(
         {
             "attribench": __version__,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": round(seconds, 2),
             "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "device": prepared.device},
             "packages": {name: version(name) for name in RECORDED_PACKAGES},
             "plugins": {entry.plugin.name: entry.plugin.origin for entry in prepared.methods},
+            "added metrics": {metric.name: unserved.get(metric.name) for metric in prepared.added},
             "preset": prepared.protocol.preset.model_dump(mode="json"),
             "studies": {plan.id: list(plan.concepts) for plan in prepared.plans},
+            "retrainings": prepared.retrainings,
             "tuning": to_jsonable_python({name: tuning.curve() for name, tuning in tunings.items()}),
             "steps": [
                 {"step": str(step), "keys": dict(step.keys), "status": outcome.status, "seconds": outcome.seconds}

@@ -29,11 +29,19 @@ class Retrained:
     seeds: tuple[int, ...]
     """[R] of the trainings."""
     losses: np.ndarray
-    """[Q, M, R] float64: mean over timesteps and noise draws, the same for every model."""
+    """[Q, M, R] float64: mean over timesteps and noise draws, the same for every model. NaN where the protocol did not ask
+    for that query under that model."""
     full: np.ndarray
     """[Q] float64: the loss under the model that is attributed, which saw all images."""
     own_seed: int
     """Of the training of that model; it may be one of `seeds`."""
+    squared_errors: np.ndarray | None = None
+    """[Q, M, R] float64: of the picture that a model makes from the query's noise and prompt, against the query's own;
+    mean over pixels in [0, 1]. None where no picture was generated again, NaN like `losses`."""
+    similarities: np.ndarray | None = None
+    """[Q, M, R] float64: the cosine of the two pictures' features, by an encoder of the protocol's."""
+    drawn: np.ndarray | None = None
+    """[M] bool: the subset was drawn at random, whatever the scores. None where no subset is told apart."""
 
     def subset(self, mask: np.ndarray) -> int:
         """The number of the subset that holds just the images of `mask` [N]. Raises MethodError if it was not trained."""
@@ -46,11 +54,19 @@ class Retrained:
 
     def of_subsets(self, numbers: Sequence[int] | np.ndarray) -> Retrained:
         """The same of some subsets, by number."""
-        return replace(self, masks=self.masks[numbers], losses=self.losses[:, numbers])
+        return replace(
+            self, masks=self.masks[numbers], drawn=None if self.drawn is None else self.drawn[numbers],
+            **{name: of[:, numbers] for name, of in self._by_query().items()},
+        )  # fmt: skip
 
     def of_queries(self, numbers: Sequence[int] | np.ndarray) -> Retrained:
         """The same of some queries, by number."""
-        return replace(self, losses=self.losses[numbers], full=self.full[numbers])
+        return replace(self, full=self.full[numbers], **{name: of[numbers] for name, of in self._by_query().items()})
+
+    def _by_query(self) -> dict[str, np.ndarray]:
+        """The arrays [Q, M, R] that there are."""
+        arrays = {name: getattr(self, name) for name in ("losses", "squared_errors", "similarities")}
+        return {name: array for name, array in arrays.items() if array is not None}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import tomli_w
 
 from attribench.errors import UsageError
 from attribench.interface import Edition, Split
+from attribench.regions import QueryRegion, read_regions
 
 
 class RunConfig(pydantic.BaseModel):
@@ -20,6 +21,8 @@ class RunConfig(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     methods: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    """Beside those of the protocol."""
     dataset: str
     protocol: str | None = None
     edition: Edition | None = None
@@ -29,6 +32,8 @@ class RunConfig(pydantic.BaseModel):
     split: Split = "test"
     seed: int = 0
     limit: int | None = None
+    region: str | None = None
+    regions: tuple[QueryRegion, ...] = ()
     params: dict[str, dict[str, Any]] = {}
     plugins: tuple[Path, ...] = ()
     device: str = "auto"
@@ -48,8 +53,14 @@ class RunConfig(pydantic.BaseModel):
                 raise UsageError(f"cannot read {replay}: {error}; give the run.toml of an earlier run") from error
         given = {key: value for key, value in options.items() if value not in (None, [], ())}
         if "params" in given:
-            given["params"] = _parameters(given["params"], values.get("params", {}))
+            given["params"] = parameters(given["params"], values.get("params", {}))
+        if "regions" in given:
+            given["regions"] = read_regions(given["regions"])
+        if "region" in given or "regions" in given:  # either takes the place of both
+            values = {key: value for key, value in values.items() if key not in ("region", "regions")}
         values |= given
+        if values.get("region") and values.get("regions"):
+            raise UsageError("--region gives a box for every query, --regions for those of a file; give one of the two")
         if "dataset" not in values:
             raise UsageError("say which data set: --dataset artchive (`attribench list` shows all)")
         try:
@@ -71,7 +82,7 @@ class RunConfig(pydantic.BaseModel):
         return tomli_w.dumps(values)
 
 
-def _parameters(given: Sequence[str], before: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def parameters(given: Sequence[str], before: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """`["montrage.norm=l2"]` -> {"montrage": {"norm": "l2"}}, added to those of a run.toml."""
     merged = {owner: dict(values) for owner, values in before.items()}
     for text in given:

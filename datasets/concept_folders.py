@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from attribench.data import Concept, ConceptDataset, ImageRecord, Problem
 from attribench.editions import Unusable
 from attribench.errors import DatasetError
 from attribench.images import picture_ids, problems, read_rgb
-from attribench.interface import Edition, Split
+from attribench.interface import Edition
 
 from .edition_tables import EditionTables
+from .splits import default_split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,7 +24,6 @@ FEWEST_IMAGES = 2
 """A concept with one picture cannot be told from that picture, nor cut into two halves."""
 FEWEST_CONCEPTS = 5
 """The papers' smaller customization."""
-DEV_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +37,6 @@ class ConceptFolder:
     prompt: str
     phrase: str
     caption: str
-
-
-def default_split(dataset: str, concept: str) -> Split:
-    """The split of a concept whose edition fixes none: dev for a quarter of the hashes of its name.
-
-    It depends on nothing but the names, so a concept that was tuned on is never tested on, whichever other
-    concepts a copy of the data set holds.
-    """
-    digest = hashlib.sha256(f"attribench split 0/{dataset}/{concept}".encode()).digest()
-    return "dev" if int.from_bytes(digest[:8], "big") < DEV_SHARE * 2**64 else "test"
 
 
 class ConceptFolders(ConceptDataset):

@@ -1,8 +1,8 @@
-"""`images.csv` and `concepts.csv`: what the public layouts have no place for.
+"""`images.csv`, `concepts.csv` and `prompts.csv`: what the public layouts have no place for.
 
-The public data sets come without captions, splits and readable names. An edition may hold them in two tables
-beside its pictures; the mini editions do. Each table may be absent, and each adapter documents what it then
-falls back on. Other columns (source, author, licence …) are for people and pass unread.
+The public data sets come without splits, and those of concepts without captions and readable names. An edition may
+hold them in tables beside its pictures; the mini editions do. Each table may be absent, and each adapter documents
+what it then falls back on. Other columns (source, author, licence …) are for people and pass unread.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -43,9 +43,21 @@ class ConceptRow(BaseModel):
         return self.artist or self.class_word
 
 
+class PromptRow(BaseModel):
+    """The picture that a prompt is a caption of, by its number in the annotations, and the split of its captions."""
+
+    image_id: int = Field(ge=0)
+    split: Literal["dev", "test"]
+
+
+def prompt_rows(root: Path) -> dict[int, PromptRow]:
+    """The rows of `prompts.csv` by image id. Raises DatasetError as `EditionTables.beside` does."""
+    return _rows(root, "prompts.csv", PromptRow, "image_id")
+
+
 @dataclass(frozen=True)
 class EditionTables:
-    """The rows of both tables: `images` by image id, `concepts` by concept name."""
+    """The rows of the tables of a data set of concepts: `images` by image id, `concepts` by concept name."""
 
     images: dict[str, ImageRow]
     concepts: dict[str, ConceptRow]
@@ -65,11 +77,11 @@ class EditionTables:
         )
 
 
-def _rows(root: Path, name: str, row_type: type[Row], key: str) -> dict[str, Row]:
+def _rows(root: Path, name: str, row_type: type[Row], key: str) -> dict[Any, Row]:
     if not (root / name).exists():
         return {}
     remedy = f"mend it, or remove {name} to go without"
-    rows: dict[str, Row] = {}
+    rows: dict[Any, Row] = {}
     reader = csv.DictReader(io.StringIO(read_text(root, name, BYTE_LIMIT), newline=""), strict=True)
     needed = [column for column, field in row_type.model_fields.items() if field.is_required()]
     try:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from attribench.diffusion import noise
+from attribench.encoders.features import training_versions
 from attribench.interface import Access, AttributionMethod, Queries, Scores, State, Study
 
 from .clip import ClipImage
-from .features import training_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class Random(AttributionMethod):
     """
 
     name: ClassVar[str] = "random"
+    takes_regions: ClassVar[bool] = True
     stochastic: ClassVar[bool] = True
     control: ClassVar[bool] = True
     at_chance: ClassVar[bool] = True
@@ -41,6 +42,7 @@ class Constant(AttributionMethod):
     """The same score for every pair: shows how a metric treats ties."""
 
     name: ClassVar[str] = "constant"
+    takes_regions: ClassVar[bool] = True
     control: ClassVar[bool] = True
 
     def score(self, study: Study, state: State, queries: Queries) -> Scores:
@@ -80,6 +82,7 @@ class TrainingLoss(AttributionMethod):
     """
 
     name: ClassVar[str] = "training-loss"
+    takes_regions: ClassVar[bool] = True
     needs: ClassVar[Access] = Access.GRADIENTS
     control: ClassVar[bool] = True
 
@@ -99,7 +102,7 @@ class TrainingLoss(AttributionMethod):
         times = [int((k + 0.5) * model.n_timesteps / self.timesteps) for k in range(self.timesteps)]
         context = model.encode_prompts([prompt]).expand(self.timesteps, -1, -1)
         losses = []
-        for flip, (picture,) in enumerate(training_versions(study, [study.train[row]])):
+        for flip, picture in enumerate(training_versions(study)(study.train[row])):
             latent, _ = model.latent_moments(model.pixels([picture]))
             draws = [noise.normal(model.latent_shape, "training-loss", image_id, prompt, t, flip) for t in times]
             timesteps = torch.tensor(times, device=model.device)

@@ -1,4 +1,4 @@
-"""What feature methods share: features of the training images, and the flips rule.
+"""What feature methods share: cosine between an encoder's features, and the flips rule.
 
 Flips rule (rule 7 of docs/design.md): a model trained with horizontal flips gets each training image scored
 as it is and mirrored, and the larger score counts. Every method follows it through this page.
@@ -6,42 +6,63 @@ as it is and mirrored, and the larger score counts. Every method follows it thro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from PIL.Image import Image, Transpose
 from torch import Tensor
 from torch.nn import functional
 
-from attribench.interface import State, Study
-
-BLOCK = 256
-
-
-def embed_training_images(study: Study, state: State, embed: Callable[[Sequence[Image]], Tensor]) -> None:
-    """Write state["features"] [versions, n_train, d], block by block; goes on where a killed fit stopped.
-
-    `embed` turns pictures into features [n, d]. Version 0 is the image as it is, version 1 its mirror image.
-    """
-    written = state.create("features_written", (1,), "int64")
-    for start in range(int(written[0]), len(study.train), BLOCK):
-        pictures = [study.train[i] for i in range(start, min(start + BLOCK, len(study.train)))]
-        versions = torch.stack([embed(version) for version in training_versions(study, pictures)]).cpu().numpy()
-        shape = (len(versions), len(study.train), versions.shape[2])
-        features = state.create("features", shape)
-        features[:, start : start + len(pictures)] = versions
-        features.flush()
-        written[0] = start + len(pictures)
-        written.flush()
+from attribench import encoders
+from attribench.encoders.features import EncoderFeatures
+from attribench.interface import Access, AttributionMethod, Edition, Queries, Scores, State, Study
 
 
-def training_versions(study: Study, pictures: Sequence[Image]) -> list[list[Image]]:
-    """The versions of training pictures that the model may have seen: [as they are], and mirrored if it flipped."""
-    versions = [list(pictures)]
-    if study.flips:
-        versions.append([picture.transpose(Transpose.FLIP_LEFT_RIGHT) for picture in pictures])
-    return versions
+@dataclass(frozen=True, kw_only=True)
+class NearestPictures(AttributionMethod):
+    """Cosine of features of pictures: score(x_gen, x_i) = cos(f(x_gen), f(x_i))."""
+
+    needs: ClassVar[Access] = Access.FEATURES
+
+    @property
+    @abstractmethod
+    def pictures(self) -> EncoderFeatures:
+        """f."""
+
+    def features(self) -> tuple[EncoderFeatures, ...]:
+        return (self.pictures,)
+
+    def score(self, study: Study, state: State, queries: Queries) -> Scores:
+        own = torch.from_numpy(np.array(study.features(self.pictures, queries)["features"][0]))
+        return Scores.of(queries, study.train, best_version(cosine, own, study.features(self.pictures)["features"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestEncoded(NearestPictures):
+    """Cosine of the features of a named encoder."""
+
+    by_edition: ClassVar[Mapping[Edition, str]]
+    """What "auto" means."""
+
+    encoder: str = "auto"
+    """A name of attribench/encoders; auto: the encoder of this method, on a mini edition its small stand-in if there
+    is one."""
+    checkpoint: str = ""
+    """A file of weights, for an encoder that takes one."""
+
+    def resolve(self, edition: Edition) -> Self:
+        return dataclasses.replace(self, encoder=encoders.resolve(self.encoder, edition, self.by_edition))
+
+    def skip(self, edition: Edition) -> str | None:
+        return encoders.available(self.resolve(edition).encoder, self.checkpoint)
+
+    @property
+    def pictures(self) -> EncoderFeatures:
+        return EncoderFeatures(encoder=self.encoder, checkpoint=self.checkpoint)
 
 
 def best_version(

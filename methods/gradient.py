@@ -34,6 +34,7 @@ class GradientMethod(AttributionMethod):
     """A method whose features are projected gradients of the trained model."""
 
     needs: ClassVar[Access] = Access.GRADIENTS | Access.CHECKPOINTS
+    takes_regions: ClassVar[bool] = True
 
     function: OutputFunction = "loss"
     """The function of the prediction whose gradient is taken (methods differ in their default)."""

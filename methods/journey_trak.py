@@ -12,6 +12,7 @@ import torch
 from attribench.diffusion.model import DiffusionModel
 from attribench.gradients.diffusion import Sample
 from attribench.gradients.features import GradientFeatures
+from attribench.gradients.region import query_mask
 from attribench.interface import Access, Edition, Queries, Study
 
 from .gradient import Positive
@@ -46,6 +47,7 @@ class JourneyFeatures(GradientFeatures):
             latents=torch.from_numpy(np.array(path.estimates[rows])).to(model.device),
             timesteps=steps,
             noise=self._noise(model, queries.ids[i], queries.prompts[i], steps),
+            mask=query_mask(queries, i, model),
         )
 
 

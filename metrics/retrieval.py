@@ -22,7 +22,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.stats import rankdata
 
-from attribench.errors import UsageError
+from attribench.errors import MethodError, UsageError
 from attribench.measurement import Metric, Truth
 
 
@@ -48,6 +48,13 @@ def expected_hits(scores: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarra
     return np.where(relevant, retrieved, 0.0).sum(axis=1)
 
 
+def _relevant(truth: Truth) -> np.ndarray:
+    """[n_query, n_train] bool. Raises MethodError for a truth that does not say which images are relevant."""
+    if truth.relevant is None:
+        raise MethodError("this truth does not say which images are relevant: take a protocol that does, e.g. between-concepts")
+    return truth.relevant
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """numerator / denominator, NaN where nothing is relevant (denominator 0)."""
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
@@ -61,7 +68,7 @@ class _Retrieval(Metric):
 
     def ceiling(self, truth: Truth) -> np.ndarray:
         """[n_query]: of a method that gives the relevant images 1 and the others 0."""
-        return self.values(truth.relevant.astype(np.float64), truth)
+        return self.values(_relevant(truth).astype(np.float64), truth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +82,11 @@ class _AtK(_Retrieval):
             raise UsageError(f"K = {self.k}: a metric at K looks at the first K images; give a K of at least 1")
 
     def _hits_and_relevant(self, scores: np.ndarray, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-        return expected_hits(scores, truth.relevant, self.k), truth.relevant.sum(axis=1).astype(np.float64)
+        return expected_hits(scores, _relevant(truth), self.k), _relevant(truth).sum(axis=1).astype(np.float64)
 
     def _chance_of_retrieval(self, truth: Truth) -> float:
         """min(K, N) / N: how likely an image is among the first K of a random order of N."""
-        n_train = truth.relevant.shape[1]
+        n_train = _relevant(truth).shape[1]
         return min(self.k, n_train) / max(n_train, 1)
 
 
@@ -99,7 +106,7 @@ class Recall(_AtK):
 
     def chance(self, truth: Truth) -> np.ndarray:
         """[n_query]: K / N, whatever the number of relevant images."""
-        relevant = truth.relevant.sum(axis=1)
+        relevant = _relevant(truth).sum(axis=1)
         return np.where(relevant > 0, self._chance_of_retrieval(truth), np.nan)
 
 
@@ -118,7 +125,7 @@ class Precision(_AtK):
 
     def chance(self, truth: Truth) -> np.ndarray:
         """[n_query]: R / N for R relevant of N images (R / K where K exceeds N)."""
-        relevant = truth.relevant.sum(axis=1)
+        relevant = _relevant(truth).sum(axis=1)
         return np.where(relevant > 0, relevant * self._chance_of_retrieval(truth) / self.k, np.nan)
 
 
@@ -142,7 +149,7 @@ class AveragePrecision(_Retrieval):
         scores = np.asarray(scores, dtype=np.float64)
         order = np.argsort(-scores, axis=1, kind="stable")
         first, last = tied_places(np.take_along_axis(scores, order, axis=1))
-        found = np.cumsum(np.take_along_axis(truth.relevant, order, axis=1), axis=1)
+        found = np.cumsum(np.take_along_axis(_relevant(truth), order, axis=1), axis=1)
         found = np.pad(found, ((0, 0), (1, 0)))  # found[:, p] = relevant images among the first p
         before = np.take_along_axis(found, first - 1, axis=1)
         in_group = np.take_along_axis(found, last, axis=1) - before
@@ -150,12 +157,12 @@ class AveragePrecision(_Retrieval):
         place = np.arange(1, scores.shape[1] + 1)
         tied_before = (place - first) * (in_group - 1) / np.maximum(size - 1, 1)
         expected = in_group / size * (before + tied_before + 1) / place
-        return _ratio(expected.sum(axis=1), truth.relevant.sum(axis=1).astype(np.float64))
+        return _ratio(expected.sum(axis=1), _relevant(truth).sum(axis=1).astype(np.float64))
 
     def chance(self, truth: Truth) -> np.ndarray:
         """[n_query]: the same with all N images tied: (H + (R - 1)(N - H)/(N - 1)) / N, H = 1 + 1/2 + ... + 1/N."""
-        n_train = truth.relevant.shape[1]
-        relevant = truth.relevant.sum(axis=1)
+        n_train = _relevant(truth).shape[1]
+        relevant = _relevant(truth).sum(axis=1)
         harmonic = (1.0 / np.arange(1, n_train + 1)).sum()
         value = (harmonic + (relevant - 1) * (n_train - harmonic) / max(n_train - 1, 1)) / max(n_train, 1)
         return np.where(relevant > 0, value, np.nan)

@@ -127,3 +127,118 @@ def write_customconcept101(root: Path, images: int = 3) -> Path:
 def paper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CustomConcept101 as a user would have it on disk, in small."""
     return write_customconcept101(tmp_path_factory.mktemp("customconcept101"))
+
+
+@pytest.fixture(scope="session")
+def small_clip_folder(tmp_path_factory, small_model_folder) -> Path:
+    """A random CLIP for 32×32 pictures with the small model's tokenizer, as recipes/tiny/clip.py writes it."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+    from transformers import CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("small-clip")
+    tokenizer = CLIPTokenizer.from_pretrained(small_model_folder / "tokenizer")
+    vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 16, "vocab_size": len(tokenizer), "width": 32, "heads": 2, "layers": 2}
+    torch.manual_seed(0)
+    model = open_clip.CLIP(16, vision, text)
+    with torch.no_grad():  # every picture alike otherwise: a fresh projection is too small to tell them apart
+        model.visual.proj.mul_(10)
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": {**text, "hf_tokenizer_name": "local"}}
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+SUBJECTS = {"cat": "tan", "dog": "sienna", "bear": "saddlebrown", "chair": "teal"}
+
+
+def write_mscoco(root: Path, images: int = 3) -> Path:
+    """A folder in MSCOCO's public layout: four subjects with a few drawn pictures each, five captions of every picture."""
+    from PIL import ImageDraw
+
+    def captions(word: str) -> list[str]:
+        return [f"a {word}", f"picture of a {word}", f"image of a {word}", f"a {word} in blue", f"photo of the {word}"]
+
+    (root / "train2017").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    listed = {"train": [], "val": []}
+    annotations = {"train": [], "val": []}
+    for number, (word, colour) in enumerate(SUBJECTS.items()):
+        for i in range(images + 3):
+            split = "train" if i < images else "val"
+            image_id = 10 * number + i + 1
+            listed[split].append({"id": image_id, "file_name": f"{image_id:012d}.jpg"})
+            annotations[split] += [
+                {"id": 5 * image_id + at, "image_id": image_id, "caption": text} for at, text in enumerate(captions(word))
+            ]
+            if split == "train":
+                picture = Image.new("RGB", (48, 40), (200 + 10 * i, 220, 230))
+                ImageDraw.Draw(picture).regular_polygon((20 + 3 * i, 20, 12 + i), 3 + number, rotation=20 * i, fill=colour)
+                picture.save(root / "train2017" / f"{image_id:012d}.jpg")
+    for split in listed:
+        content = {"images": listed[split], "annotations": annotations[split]}
+        (root / "annotations" / f"captions_{split}2017.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture(scope="session")
+def coco_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MSCOCO as a user would have it on disk, in small: twelve pictures."""
+    return write_mscoco(tmp_path_factory.mktemp("mscoco"))
+
+
+# ------------------------------------------------------------------------- a finished run, and its submission
+
+SMALL_RUN = {
+    "n_studies": 2, "images_per_concept": 3, "templates": 4, "fit_pictures": 1, "method_seeds": "[4, 16]",
+    "query_pictures.un-mixed": 3, "query_pictures.mixed": 2, "customization.epochs": 1, "sampling.steps": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def run_folder(small_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of seconds: the pixel baseline and all controls, two studies of a shipped mini edition."""
+    return finished_run(small_model_folder, tmp_path_factory.mktemp("finished"))
+
+
+def finished_run(model: Path, place: Path, *params: str) -> Path:
+    """The same with other parameters; what is in `place` already is not made again."""
+    from attribench import job
+    from attribench.engine.progress import Listener
+    from attribench.run_config import RunConfig
+
+    small = [f"between-concepts.{name}={value}" for name, value in SMALL_RUN.items()] + ["shuffled-queries.encoder=clip-tiny"]
+    config = RunConfig.gather(
+        None, dataset="customconcept101", model=str(model), methods=["pixel"], workers=0, params=[*small, *params],
+        store=place / "store", out=place / f"run{len(params)}",
+    )  # fmt: skip
+    result = job.run(job.prepare(config), Listener())
+    assert result.failure is None
+    return result.folder
+
+
+@pytest.fixture(scope="session")
+def other_run_folder(run_folder: Path, small_model_folder: Path) -> Path:
+    """The same studies, the pixel baseline with another parameter."""
+    return finished_run(small_model_folder, run_folder.parent, "pixel.size=4")
+
+
+@pytest.fixture(scope="session")
+def experiment(run_folder: Path):
+    """What the run did, as a board would define it."""
+    from attribench.run_config import RunConfig
+    from attribench.submissions.experiment import experiment_of
+
+    return experiment_of(RunConfig.gather(run_folder / "run.toml"))
+
+
+@pytest.fixture(scope="session")
+def packed(run_folder: Path) -> bytes:
+    """The run as a submission."""
+    from attribench.submissions.pack import submission_of
+
+    return submission_of(run_folder, submitter="A. Tester", links={"code": "https://example.org/code"})

@@ -5,11 +5,15 @@ from __future__ import annotations
 import typer
 
 from attribench import __version__
+from attribench.cli.check import check
 from attribench.cli.compare import compare
+from attribench.cli.leaderboard import leaderboard
 from attribench.cli.list import list_plugins
+from attribench.cli.new import new
 from attribench.cli.plugins import show_plugins
 from attribench.cli.run import run
 from attribench.cli.show import show
+from attribench.cli.submit import submit
 from attribench.cli.truth import truth
 from attribench.cli.usage import Verbs
 from attribench.cli.verify import verify
@@ -41,6 +45,10 @@ app.command("run")(run)
 app.command("show")(show)
 app.command("compare")(compare)
 app.command("list")(list_plugins)
+app.command("submit")(submit)
 app.command("verify")(verify)
 app.command("plugins")(show_plugins)
+app.command("check")(check)
+app.command("new")(new)
 app.add_typer(truth, name="truth")
+app.add_typer(leaderboard, name="leaderboard")

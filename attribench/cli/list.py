@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as jsonlib
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +27,8 @@ def list_plugins(
 
     rows = [_row(plugin) for kind in plugins.KINDS for _, plugin in sorted(plugins.all_plugins(kind).items())]
     rows.sort(key=lambda row: (plugins.KINDS.index(row["kind"]), row.get("control", False)))
+    for clash in plugins.clashes():
+        print(f"attribench: warning: {clash}", file=sys.stderr)
     if json:
         for row in rows:
             print(jsonlib.dumps(row))

@@ -18,6 +18,7 @@ def run(
     replay: Annotated[Optional[Path], typer.Argument(metavar="[RUN.TOML]", help="Do again what this file says.")] = None,
     method: Annotated[list[str], Opt("--method", "-m", help="A method; several share one training.")] = [],  # noqa: B006
     dataset: Annotated[Optional[str], Opt("--dataset", "-d", help="The data set.")] = None,
+    metric: Annotated[list[str], Opt(help="A metric beside the protocol's own. Repeatable.")] = [],  # noqa: B006
     protocol: Annotated[Optional[str], Opt(help="The experiment; default: the data set's own.")] = None,
     edition: Annotated[Optional[str], Opt(help="mini (shipped) or paper (needs --data-root).")] = None,
     preset: Annotated[Optional[str], Opt(help="Counts and hyper-parameters; default: the edition's.")] = None,
@@ -26,7 +27,9 @@ def run(
     split: Annotated[Optional[str], Opt(help="dev (to tune on) or test.")] = None,
     seed: Annotated[Optional[int], Opt(help="Seed of studies, trainings and generations.")] = None,
     limit: Annotated[Optional[int], Opt(min=1, help="At most so many queries per study and variant.")] = None,
-    param: Annotated[list[str], Opt("--param", "-p", help="method.name=value, or protocol.name=value. Repeatable.")] = [],  # noqa: B006
+    region: Annotated[Optional[str], Opt(metavar="X,Y,W,H", help="Attribute this box of every picture alone (pixels).")] = None,
+    regions: Annotated[Optional[Path], Opt(help="A CSV file with the box of each query: query,x,y,w,h and maybe study.")] = None,
+    param: Annotated[list[str], Opt("--param", "-p", help="NAME.field=value, of a method, metric or protocol.")] = [],  # noqa: B006
     plugin: Annotated[list[Path], Opt(help="A Python file that defines a plugin. It runs with your rights.")] = [],  # noqa: B006
     device: Annotated[Optional[str], Opt(help="auto, cpu or cuda.")] = None,
     workers: Annotated[Optional[str], Opt(help="auto: a process per core or GPU. N: N threads. 0: no scheduler.")] = None,
@@ -46,9 +49,9 @@ def run(
 
     config = RunConfig.gather(
         replay,
-        methods=method, dataset=dataset, protocol=protocol, edition=edition, preset=preset, data_root=data_root,
-        model=model, split=split, seed=seed, limit=limit, params=param, plugins=plugin, device=device,
-        workers=workers, scheduler=scheduler, store=store, out=out,
+        methods=method, dataset=dataset, metrics=metric, protocol=protocol, edition=edition, preset=preset, data_root=data_root,
+        model=model, split=split, seed=seed, limit=limit, region=region, regions=regions, params=param, plugins=plugin,
+        device=device, workers=workers, scheduler=scheduler, store=store, out=out,
     )  # fmt: skip
     prepared = job.prepare(config)
     _require_pictures(prepared)
@@ -74,6 +77,6 @@ def _require_pictures(prepared: Prepared) -> None:
 
     if not make_plan(prepared.targets, prepared.store).to_run:
         return
-    image_ids = {image.id for plan in prepared.plans for image in plan.training.images}
+    image_ids = {image_id for plan in prepared.plans for image_id in plan.pictures}
     with looking(len(image_ids)) as look:
         require_readable(prepared.dataset, image_ids, look)

@@ -43,8 +43,9 @@ def announce(prepared: Prepared, *, quiet: bool) -> None:
     for notice in (*prepared.dataset.notices, *prepared.protocol.notices(prepared.dataset, prepared.config.split)):
         console.print(notice, markup=False, highlight=False, soft_wrap=True)
     methods = ", ".join(e.plugin.name for e in prepared.methods if not e.method.control)
+    taught = f"{len(plan.concepts)} concepts" if plan.concepts else f"{len(plan.training.images):,} images"
     console.print(
-        f"{prepared.protocol.name}: {len(prepared.plans)} studies of {len(plan.concepts)} concepts, "
+        f"{prepared.protocol.name}: {len(prepared.plans)} studies of {taught}, "
         f"{sum(len(p.roles('query')) for p in prepared.plans)} queries · methods: {methods} · {prepared.device}",
         highlight=False,
     )
@@ -115,6 +116,9 @@ def _largest(rows: list, name: str) -> str:
 def result(finished: Result, *, as_json: bool) -> None:
     """The table of a run that has just ended, and where its files are."""
     show_rows(finished.rows, as_json=as_json)
+    for name, reason in finished.unserved.items():
+        told = Console(stderr=as_json)
+        told.print(f"the metric {name} has no numbers: {reason}", markup=False, highlight=False, soft_wrap=True)
     if not as_json:
         console = Console()
         console.print()
@@ -129,6 +133,11 @@ def result(finished: Result, *, as_json: bool) -> None:
         ):
             if (finished.folder / file).exists():
                 console.print(f"{finished.folder / file}: {what}", markup=False, highlight=False, soft_wrap=True)
+        if (models := finished.prepared.retrainings)["asked"]:
+            console.print(
+                "retrained models: {asked:,} asked for, {distinct:,} distinct, {found:,} of these found in the store".format(**models),
+                highlight=False,
+            )
         console.print(f"took {table.duration(finished.seconds)}", highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""`attribench verify`: is a copy of a data set whole?"""
+"""`attribench verify`: is a copy of a data set whole? Is a submission what it says?"""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ if TYPE_CHECKING:
 
 
 def verify(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The data set's name.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A data set's name, or the file of a submission.")],
     data_root: Annotated[Optional[Path], typer.Option(help="Folder of the real data, in the authors' layout.")] = None,
     edition: Annotated[
         Optional[Literal["mini", "paper"]], typer.Option(help="mini (shipped) or paper (needs --data-root).")
     ] = None,
     plugin: Annotated[list[Path], typer.Option(help="A Python file that defines the data set.")] = [],  # noqa: B006
-    json: Annotated[bool, typer.Option("--json", help="One problem a line, as a JSON object.")] = False,
+    boards: Annotated[Path, typer.Option(help="Of a submission: the folder of the boards.")] = Path("leaderboards"),
+    json: Annotated[bool, typer.Option("--json", help="One problem a line, as a JSON object; or the verdict as one.")] = False,
 ) -> None:
     """Look at every file of a data set, and list each that is missing, damaged or doubled, with its remedy.
 
+    Of a submission, recompute every number from its scores: verified, or refused with one line for each reason.
+
     Example: attribench verify customconcept101 --data-root ~/data/customconcept101
     """
+    if Path(dataset).is_file():
+        from attribench.cli import verdict
+
+        verdict.show(Path(dataset), boards, data_root, as_json=json)
+        return
     from attribench import editions, plugins
 
     for path in plugin:

@@ -1,7 +1,7 @@
-"""The models along a training: the customized weights at evenly spaced steps.
+"""The models along a training: the trained weights at evenly spaced steps.
 
 An observer, so that keeping them changes no training and is asked for like any observation. What it holds until
-the training ends are copies of what customization trains (77 MB a checkpoint for Stable Diffusion v1-4).
+the training ends are copies of what is trained (77 MB a checkpoint for a customization of Stable Diffusion v1-4).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Checkpoints(TrainingObserver):
     """Keeps all of `count` evenly spaced checkpoints but the last, which is the trained model itself.
 
     The observation holds each weight as [count - 1, *its shape] float32 by its name in
-    `DiffusionModel.customized_weights`, and the modifier tokens, whose names no file could have, as
+    `DiffusionModel.trained_weights`, and the modifier tokens, whose names no file could have, as
     "modifiers" [count - 1, n_modifiers, d_text].
     """
 
@@ -60,7 +60,7 @@ class _Keeper(Watch):
         if self.done not in self.steps:
             return
         modifiers = []
-        for name, weight in self.model.customized_weights().items():
+        for name, weight in self.model.trained_weights().items():
             copied = weight.numpy().copy()  # on the CPU it is the model's own memory
             if name.startswith("modifier."):
                 modifiers.append(copied)
@@ -74,7 +74,7 @@ class _Keeper(Watch):
 
 
 def checkpoints(kept: Mapping[str, np.ndarray], tokens: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """What `Checkpoints` kept, first to last, as `DiffusionModel.load_customized` takes it.
+    """What `Checkpoints` kept, first to last, as `DiffusionModel.load_trained` takes it.
 
     `tokens` are the model's modifiers in their order.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Lt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +42,38 @@ class Sampling:
     guidance: float = 7.5
     batch_size: Annotated[int, Ge(1)] = 8
     """Pictures generated together. Part of the identity: it moves the last bits of a picture."""
+
+
+PARAMETERS = {"coco": 57_373_316, "small": 1_036_904}
+"""Of the UNets that are trained from scratch, with Stable Diffusion 2's text encoder and with the tiny one: for estimates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromScratchConfig:
+    """Hyper-parameters of a UNet that is trained from scratch; the defaults are those of the COCO model (docs/leave-k-out.md)."""
+
+    architecture: Literal["coco", "small"] = "coco"
+    """Of the UNet: `attribench.diffusion.untrained.ARCHITECTURES`."""
+    schedule: Literal["linear", "base"] = "linear"
+    """Of the noise: diffusers' DDPM defaults with epsilon prediction, or that of the base model."""
+    epochs: Annotated[int, Ge(1)] = 200
+    batch_size: Annotated[int, Ge(1)] = 128
+    learning_rate: Annotated[float, Gt(0)] = 1e-4
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the steps over which the learning rate rises from 0."""
+    decay: Literal["none", "cosine"] = "none"
+    """Of the learning rate after the warmup: to the end, to 0."""
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    max_gradient_norm: Annotated[float, Gt(0)] | None = 1.0
+    flips: bool = True
+    caption_dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
+    """Share of the samples that are seen without their caption, for classifier-free guidance."""
+    vae_posterior: Literal["sample", "mean"] = "sample"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward pass; weights and optimizer stay in float32."""
+    stored: Literal["float32", "float16"] = "float16"
+    """How text embeddings are kept. 118,287 pictures with five captions are 93 GB in float16."""
+
+    def steps(self, n_images: int) -> int:
+        """Optimizer steps for `n_images` training images."""
+        return self.epochs * -(-n_images // self.batch_size)

@@ -16,18 +16,21 @@ def fingerprint(reference: str | Path) -> str:
 
     A hub id that is not in the cache yet is known by its name alone.
     """
-    folder = Path(reference)
-    if not folder.is_dir():
-        cached = _cached_snapshot(str(reference))
-        if cached is None:
-            return f"hub:{reference}"
-        folder = cached
+    folder = folder_of(reference)
+    if folder is None:
+        return f"hub:{reference}"
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in CONTENT and p.name not in NOT_CONTENT):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(json.dumps([path.relative_to(folder).as_posix(), content]).encode())
     return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def folder_of(reference: str | Path) -> Path | None:
+    """Where a model lies: its folder, or the cached snapshot of a hub id; None for one that is not in the cache yet."""
+    folder = Path(reference)
+    return folder if folder.is_dir() else _cached_snapshot(str(reference))
 
 
 def _cached_snapshot(hub_id: str) -> Path | None:

@@ -102,26 +102,7 @@ class DiffusionModel:
     @classmethod
     def load(cls, reference: str | Path, device: str = "cpu") -> DiffusionModel:
         """From a diffusers folder or a hub id; safetensors only. Raises ModelError with what to do next."""
-        folder = Path(reference)
-        if folder.is_dir() and not (folder / "model_index.json").is_file():
-            raise ModelError(f"{folder} holds no model_index.json; give a folder in the diffusers layout or a hub id")
-        try:
-            with LOADING:
-                pipeline = StableDiffusionPipeline.from_pretrained(
-                    str(reference),
-                    safety_checker=None,
-                    feature_extractor=None,
-                    requires_safety_checker=False,
-                    use_safetensors=True,
-                    low_cpu_mem_usage=False,
-                    dtype=torch.float32,
-                )
-        except (OSError, ValueError, KeyError) as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise ModelError(
-                f"cannot load the model {str(reference)!r}: {first_line}; check the path, or fetch it once while online"
-            ) from error
-        return cls(pipeline, device)
+        return cls(read_pipeline(reference), device)
 
     # ------------------------------------------------------------------------------------- geometry
 
@@ -283,6 +264,14 @@ class DiffusionModel:
         suffixes = (KEY_SUFFIX, VALUE_SUFFIX)
         return {name: module for name, module in self.unet.named_modules() if name.endswith(suffixes)}
 
+    def trained_weights(self) -> dict[str, Tensor]:
+        """All that training may change, by name: what is kept of a training."""
+        return self.customized_weights()
+
+    def load_trained(self, weights: Mapping[str, Tensor]) -> None:
+        """Put such weights in place. Raises ModelError for those of another model."""
+        self.load_customized(weights)
+
     def customized_weights(self) -> dict[str, Tensor]:
         """What customization may change: K and V projections and modifier tokens, by name."""
         weights = {f"unet.{name}.weight": layer.weight for name, layer in self.key_value_layers().items()}
@@ -302,6 +291,29 @@ class DiffusionModel:
             if name not in own or own[name].shape != weight.shape:
                 raise ModelError(f"these weights are of another model: {name} {tuple(weight.shape)} does not fit")
             own[name].copy_(weight)
+
+
+def read_pipeline(reference: str | Path) -> StableDiffusionPipeline:
+    """The parts of a model, from a diffusers folder or a hub id; safetensors only. Raises ModelError with what to do next."""
+    folder = Path(reference)
+    if folder.is_dir() and not (folder / "model_index.json").is_file():
+        raise ModelError(f"{folder} holds no model_index.json; give a folder in the diffusers layout or a hub id")
+    try:
+        with LOADING:
+            return StableDiffusionPipeline.from_pretrained(
+                str(reference),
+                safety_checker=None,
+                feature_extractor=None,
+                requires_safety_checker=False,
+                use_safetensors=True,
+                low_cpu_mem_usage=False,
+                dtype=torch.float32,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"cannot load the model {str(reference)!r}: {first_line}; check the path, or fetch it once while online"
+        ) from error
 
 
 def _to_tensor(picture: Image.Image) -> Tensor:

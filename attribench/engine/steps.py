@@ -62,7 +62,7 @@ class Step:
     outputs: Mapping[str, Any]
     """Name of each output and what identifies it beyond the step (None, or say an observer)."""
     own_inputs: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Output -> the inputs that it depends on and no other output does."""
+    """Output -> the inputs that it depends on, and not every other output does."""
     version: int = 1
     """Raise it when the same parameters come to mean another result."""
     gpu: bool = False
@@ -101,8 +101,10 @@ class Step:
 
     def needed(self, has: Callable[[str], bool]) -> list[Ref]:
         """The inputs that it takes to make the outputs whose keys `has` does not know."""
-        spared = {name for output, own in self.own_inputs.items() if has(self.keys[output]) for name in own}
-        return [ref for name, ref in self.inputs.items() if name not in spared]
+        there, missing = set(), set()
+        for output, own in self.own_inputs.items():
+            (there if has(self.keys[output]) else missing).update(own)
+        return [ref for name, ref in self.inputs.items() if name not in there - missing]
 
     def _own_keys(self, output: str) -> list[dict[str, str]]:
         return [{name: self.inputs[name].key for name in sorted(own)} for own in [self.own_inputs.get(output)] if own]
@@ -174,6 +176,7 @@ class Job:
     def parents(self, output: str) -> dict[str, str]:
         """The inputs, by key, that an output depends on."""
         others = {name for of, own in self.own_inputs.items() if of != output for name in own}
+        others -= self.own_inputs.get(output, frozenset())
         return {name: key for name, key in self.inputs.items() if name not in others}
 
 

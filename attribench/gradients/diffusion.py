@@ -29,6 +29,8 @@ Spacing = Literal["uniform", "cumulative", "random", "stratified"]
 
 ROWS = 64
 """(picture, timestep) rows in one pass."""
+PROMPTS = 1024
+"""Whose hidden states are kept: all of a customized study, and few of a captioned data set, whose captions come once each."""
 _PROMPT_LAYER = ("attn2.to_k", "attn2.to_v")
 
 
@@ -64,7 +66,23 @@ class Sample:
     noise: Tensor
     """[K, c, h, w]."""
     mask: Tensor | None = None
-    """[1, h, w], 1 where the prediction counts (`region.Region.mask`). None: everywhere."""
+    """[1, h, w], 1 where the prediction counts (`region.query_mask`). None: everywhere."""
+
+
+class Contexts:
+    """Hidden states [length, d_text] of prompts, each encoded alone, since a text encoder's rounding depends on its batch."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        self._model = model
+        self._kept: dict[str, Tensor] = {}
+
+    def __getitem__(self, prompt: str) -> Tensor:
+        if prompt not in self._kept:
+            while len(self._kept) >= PROMPTS:
+                del self._kept[next(iter(self._kept))]
+            with torch.no_grad():
+                self._kept[prompt] = self._model.encode_prompts([prompt])[0]
+        return self._kept[prompt]
 
 
 @dataclass(frozen=True)
@@ -94,7 +112,7 @@ class GradientReader:
         self._by_factors = {} if vmap else {name: la for name, la in self.layers.items() if is_supported(la)}
         self._by_vmap = {name: layer for name, layer in self.layers.items() if name not in self._by_factors}
         self._alphas = model.scheduler.alphas_cumprod.to(model.device)
-        self._contexts: dict[str, Tensor] = {}
+        self._contexts = Contexts(model)
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -157,7 +175,7 @@ class GradientReader:
         drawn = torch.cat([sample.noise[part] for sample in batch]).to(device)
         steps = torch.tensor([t for sample in batch for t in sample.timesteps[part]], device=device)
         k = len(steps) // len(batch)
-        contexts = torch.stack([self._context(sample.prompt) for sample in batch]).repeat_interleave(k, dim=0)
+        contexts = torch.stack([self._contexts[sample.prompt] for sample in batch]).repeat_interleave(k, dim=0)
         noisy = self.model.scheduler.add_noise(latents, drawn, steps)
         epsilon = self.model.scheduler.config.prediction_type == "epsilon"
         target = drawn if epsilon else self.model.scheduler.get_velocity(latents, drawn, steps)
@@ -166,12 +184,6 @@ class GradientReader:
         whole = torch.ones(1, *latents.shape[2:])
         masks = torch.stack([whole if sample.mask is None else sample.mask for sample in batch])
         return noisy, steps, contexts, target, masks.repeat_interleave(k, dim=0).to(latents)
-
-    def _context(self, prompt: str) -> Tensor:
-        if prompt not in self._contexts:
-            with torch.no_grad():
-                self._contexts[prompt] = self.model.encode_prompts([prompt])[0]
-        return self._contexts[prompt]
 
     def _values(self, call: Callable, rows: Sequence[Tensor], errors: list[Tensor] | None = None) -> Tensor:
         """f of every row, [N], with what autocast computed taken back to full precision."""

@@ -9,7 +9,7 @@ on batches, order, workers or a resume.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from attribench.gradients.factors import Factor
 from attribench.gradients.groups import Group
 from attribench.gradients.outputs import OutputFunction
 from attribench.gradients.projection import Projection, Projector
+from attribench.gradients.region import query_mask
 from attribench.gradients.store import FeatureRows, FeatureStore, FeatureWriter, StoreDtype
 from attribench.interface import Access, Ensemble, Features, Queries, State, Study
 
@@ -94,8 +95,9 @@ class GradientFeatures(Features):
         self._keep(study, state, queries.ids, 1, samples)
 
     def query_sample(self, study: Study, model: DiffusionModel, queries: Queries, i: int) -> Sample:
-        """The rows that stand for query i."""
-        return self._sample(study, model, queries.ids[i], queries.prompts[i], queries[i], flip=False)
+        """The rows that stand for query i; of one with a box, f counts there alone."""
+        whole = self._sample(study, model, queries.ids[i], queries.prompts[i], queries[i], flip=False)
+        return replace(whole, mask=query_mask(queries, i, model))
 
     # ------------------------------------------------------------------------------------ reading
 

@@ -1,7 +1,7 @@
 """The Fisher matrix of a study's model by Monte Carlo over its training images, kept on disk.
 
-One draw is a training image (in both versions if the model was trained with flips), its prompt, a timestep and a noise
-from the bank, so that the estimate does not depend on batches, order, workers or a resume. Methods that name equal
+One draw is a training image (in both versions if the model was trained with flips), one of its captions, a timestep and a
+noise from the bank, so that the estimate does not depend on batches, order, workers or a resume. Methods that name equal
 fields share it.
 """
 
@@ -49,16 +49,22 @@ class Fisher(Features):
     """
 
     needs: ClassVar[Access] = Access.GRADIENTS
+    version: ClassVar[int] = 2
 
     kind: Literal["diagonal", "ekfac"]
     group: Group
     draws: int
     """Of each training image and version, one in each of as many equal parts of the schedule."""
+    of: Literal["study", "base"] = "study"
+    """The trained model over its own training images, or the base model over the pictures that all studies share."""
+
+    def of_base(self) -> bool:
+        return self.of == "base"
 
     @property
     def name(self) -> str:
         """What progress calls it."""
-        return f"{self.kind} Fisher of {self.group}"
+        return f"{self.kind} Fisher of {self.group}" + (", base model" if self.of == "base" else "")
 
     def of_training(self, study: Study, state: State) -> None:
         reader = GradientReader(study.model, self.group, "loss", rows=ROWS)
@@ -123,11 +129,13 @@ class Fisher(Features):
         """`draws` samples of one row for each of these rows: training images, then their mirror images."""
         for row in rows:
             flip, i = divmod(row, len(study.train))
-            image_id, prompt = study.train.ids[i], study.train.prompts[i]
+            image_id, captions = study.train.ids[i], study.train.all_prompts[i]
             picture = study.train[i].transpose(Transpose.FLIP_LEFT_RIGHT) if flip else study.train[i]
             latent = model.latent_moments(model.pixels([picture]))[0].to(model.unet.dtype)
-            steps = timesteps_of("stratified", self.draws, model.n_timesteps, "fisher", image_id, prompt, flip)
-            for draw, step in enumerate(steps):
+            steps = timesteps_of("stratified", self.draws, model.n_timesteps, "fisher", image_id, flip)
+            # a caption for each draw, whatever the batch (the published code takes the same one for all of a batch)
+            which = noise.draws("fisher captions", image_id, flip).integers(len(captions), size=self.draws)
+            for draw, (step, prompt) in enumerate(zip(steps, (captions[c] for c in which), strict=True)):
                 drawn = noise.normal(model.latent_shape, "fisher", image_id, prompt, flip, draw).to(latent)
                 yield Sample(id=image_id, prompt=prompt, latents=latent, timesteps=[step], noise=drawn[None])
 

@@ -2,7 +2,7 @@
 
 D-TRAK (Zheng et al., ICLR 2024) replaces the loss of TRAK by other functions of the prediction, and finds the
 mean squared norm to attribute better than the loss itself. e is the prediction, d its number of elements. With a mask
-(`region.Region`) the cells outside it are left out, and d counts those inside.
+(of a query's box) the cells outside it are left out, and d counts those inside.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class BatchSize(BetweenConcepts):
         return Truth(
             query_ids=tuple(case.id for case in queries),
             train_ids=tuple(image.id for image in images),
-            relevant=np.array([[image.concept in case.concepts for image in images] for case in queries]),
+            relevant=self.relevant(plan, role),
             tables={"table": np.asarray(observed[monitor]["table"])[:, columns].T} | named,
         )
 

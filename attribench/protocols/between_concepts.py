@@ -38,6 +38,11 @@ class BetweenConcepts(ConceptStudies):
     def truth_observers(self, plan: StudyPlan) -> tuple[TrainingObserver, ...]:
         return (ValueMonitor(prompts=plan.prompts),)
 
+    def relevant(self, plan: StudyPlan, role: Role = "query") -> np.ndarray:
+        """Whether the image shows a concept of the query's prompt."""
+        images = plan.training.images
+        return np.array([[image.concept in case.concepts for image in images] for case in plan.roles(role)])
+
     def truth(
         self,
         plan: StudyPlan,
@@ -46,16 +51,14 @@ class BetweenConcepts(ConceptStudies):
         retrained: Retrained | None = None,
     ) -> Truth:
         queries = plan.roles(role)
-        images = plan.training.images
-        relevant = np.array([[image.concept in case.concepts for image in images] for case in queries])
         (monitor,) = self.truth_observers(plan)
         columns = {prompt: j for j, prompt in enumerate(monitor.prompts)}
         table = np.asarray(observed[monitor]["table"])  # M [n_train, n_prompts]
         agreement = np.stack([table[:, columns[case.prompt]] for case in queries])
         return Truth(
             query_ids=tuple(case.id for case in queries),
-            train_ids=tuple(image.id for image in images),
-            relevant=relevant,
+            train_ids=tuple(image.id for image in plan.training.images),
+            relevant=self.relevant(plan, role),
             tables={"table": agreement},
         )
 

@@ -21,10 +21,11 @@ from attribench.data import Concept, ConceptDataset
 from attribench.diffusion import noise
 from attribench.diffusion.config import CustomizationConfig, Sampling
 from attribench.editions import fingerprint
-from attribench.errors import DatasetError
+from attribench.errors import DatasetError, Unavailable
 from attribench.interface import GenerationCase, Split, TrainImage
 from attribench.protocols.protocol import Preset, Protocol
-from attribench.study.plan import StudyPlan, Training
+from attribench.study.plan import BaseImages, StudyPlan
+from attribench.study.training import Customization
 
 UN_MIXED, MIXED = "un-mixed", "mixed"
 
@@ -85,6 +86,10 @@ class ConceptStudies(Protocol):
             self._plan(dataset, members, number, model, split, seed, limit)
             for number, members in enumerate(self._groups(dataset, concepts, seed))
         ]
+
+    def base_images(self, dataset: ConceptDataset, split: Split) -> BaseImages:
+        """The pictures of all concepts of the other split, each with its caption."""
+        return other_concepts(dataset, split)
 
     def n_studies(self, dataset: str) -> int:
         """How many tables of `n_concepts` concepts the preset asks for."""
@@ -180,6 +185,18 @@ def images_of(dataset: ConceptDataset, concept: Concept, token: str, wanted: int
     return [TrainImage(id=r.id, prompt=prompt, caption=r.caption, concept=concept.name) for r in records]
 
 
+def other_concepts(dataset: ConceptDataset, split: Split) -> BaseImages:
+    """The pictures of the concepts that no study of `split` is about, with captions for prompts, sorted by id."""
+    others = [concept for concept in dataset.concepts if concept.split != split]
+    records = sorted((record for concept in others for record in dataset.images(concept.name)), key=lambda record: record.id)
+    if not records:
+        raise Unavailable(f"{dataset.name} has no concepts beside its {split} split to read a base model with; read the study's")
+    return BaseImages(
+        data=fingerprint(dataset, [record.id for record in records]),
+        images=tuple(TrainImage(id=r.id, prompt=r.caption, caption=r.caption, concept=r.concept) for r in records),
+    )
+
+
 def study_plan(
     dataset: ConceptDataset, concepts: Sequence[Concept], study_id: str, cases: Sequence[GenerationCase], preset: StudyPreset, *,
     model: str, split: Split, seed: int,
@@ -195,7 +212,7 @@ def study_plan(
         edition=dataset.edition,
         split=split,
         concepts=tuple(concept.name for concept in concepts),
-        training=Training(
+        training=Customization(
             model=model,
             data=fingerprint(dataset, [image.id for image in images]),
             images=tuple(images),

@@ -65,8 +65,8 @@ class Lds(ConceptStudies):
         others = [noise.seed_of("retraining", own, number) for number in range(1, max(preset.n_seeds, preset.n_dev_seeds + 1))]
         dev_seeds = tuple(others[: preset.n_dev_seeds]) if preset.n_seeds > 1 else (own,)
         return (
-            Retrainings(role="query", subsets=test, seeds=(own, *others[: preset.n_seeds - 1]), measure=measure),
-            Retrainings(role="fit", subsets=dev, seeds=dev_seeds, measure=measure),
+            Retrainings.of_subsets(plan, "query", test, (own, *others[: preset.n_seeds - 1]), measure),
+            Retrainings.of_subsets(plan, "fit", dev, dev_seeds, measure),
         )
 
     def _subsets(self, plan: StudyPlan) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:

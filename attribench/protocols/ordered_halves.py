@@ -52,12 +52,3 @@ def _cut(order: np.ndarray) -> Halves:
     high[order[:half]] = True
     low[order[len(order) - half :]] = True
     return Halves(high, low)
-
-
-def distinct_halves(scores: np.ndarray) -> np.ndarray:
-    """Every subset that some query's scores [n_query, n_train] ask for, each once: bool masks [n_subset, n_train].
-
-    In lexicographic order, so that it does not matter who asked first. Eight images have no more than 70.
-    """
-    masks = [half for row in scores for halves in ordered_halves(row) for half in halves]
-    return np.unique(masks, axis=0) if masks else np.zeros((0, np.shape(scores)[1]), dtype=bool)

@@ -19,17 +19,18 @@ import numpy as np
 import pydantic
 
 from attribench.data import Dataset
-from attribench.errors import UsageError
-from attribench.interface import Role, Split, TrainingObserver
+from attribench.errors import Unavailable, UsageError
+from attribench.interface import AttributionMethod, Role, Split, TrainingObserver
 from attribench.measurement import Metric, Retrained, Truth
-from attribench.study.plan import StudyPlan
-from attribench.study.retraining import Retrainings
+from attribench.study.plan import BaseImages, StudyPlan
+from attribench.study.retraining import Part, Retrainings
 from attribench.study.scores import ScoreTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from attribench.results.record import Row
+    from attribench.results.regenerated import Regenerated
 
 
 class Preset(pydantic.BaseModel):
@@ -45,6 +46,8 @@ class Protocol(ABC):
     data: ClassVar[type[Dataset]]
     """The kind of data set that it takes."""
     preset_type: ClassVar[type[Preset]]
+    paper_model: ClassVar[str] = "CompVis/stable-diffusion-v1-4"
+    """The base model of the paper edition where none is given."""
     pictures: ClassVar[Mapping[str, str]] = {}
     """Files that `draw` writes to the run folder, and what each shows."""
 
@@ -82,9 +85,20 @@ class Protocol(ABC):
     def plans(self, dataset: Dataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
         """The studies: which models are trained on what, and what they generate. `model`: its fingerprint."""
 
+    def base_images(self, dataset: Dataset, split: Split) -> BaseImages:
+        """Pictures that no study of this split is about, the same for all. Asked for where features need them.
+
+        Raises Unavailable where there are none, or where models are not made from a base model.
+        """
+        raise Unavailable(f"the protocol {self.name} names no pictures for features of a base model; read the study's own")
+
     def notices(self, dataset: Dataset, split: Split) -> tuple[str, ...]:
         """What a run is to tell about its studies, a line each."""
         return ()
+
+    def skip(self, method: AttributionMethod) -> str | None:
+        """Why a method is not run here, or None. Asked before anything is trained."""
+        return None
 
     @property
     def tunes(self) -> bool:
@@ -115,6 +129,13 @@ class Protocol(ABC):
         """How many models `further_retrainings` can ask for, given so many tables; for a dry run."""
         return 0
 
+    def relevant(self, plan: StudyPlan, role: Role = "query") -> np.ndarray | None:
+        """[n_query, n_train] bool: what labels alone say of the truth, known before anything is trained; None if nothing.
+
+        A verifier takes this part of a stranger's truth from here, and not from the stranger.
+        """
+        return None
+
     @abstractmethod
     def truth(
         self,
@@ -141,6 +162,20 @@ class Protocol(ABC):
 
         `plans` are those that could be trained; `truths` are of their held-out queries, by study id.
         """
+
+    def shown_again(self, scores: np.ndarray) -> Mapping[str, Part]:
+        """Of one query's scores [n_train], the retrained models whose regeneration is shown, by what to call each.
+
+        Only for a protocol that has pictures generated again; those that it did not ask for are left out.
+        """
+        return {}
+
+    def shown_at_random(self, plan: StudyPlan) -> Mapping[str, Part]:
+        """The same where images were removed at random, if they were, by the same names."""
+        return {}
+
+    def draw_again(self, folder: Path, shown: Sequence[Regenerated]) -> None:  # noqa: B027
+        """Write the picture of queries that were generated again, one of each study."""
 
     def tuning_metric(self, variant: str) -> Metric:
         """By what the candidates of a method are told apart on the dev queries of a variant."""

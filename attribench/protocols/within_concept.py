@@ -39,11 +39,11 @@ from attribench.diffusion import noise
 from attribench.errors import DatasetError
 from attribench.interface import GenerationCase, Role, Split, TrainingObserver
 from attribench.measurement import Metric, Retrained, Truth
-from attribench.protocols.concept_studies import StudyPreset, images_of, study_plan, tokens_of
-from attribench.protocols.ordered_halves import distinct_halves
+from attribench.protocols.concept_studies import StudyPreset, images_of, other_concepts, study_plan, tokens_of
+from attribench.protocols.ordered_halves import ordered_halves
 from attribench.protocols.protocol import Protocol
-from attribench.study.plan import StudyPlan
-from attribench.study.retraining import LossMeasure, Retrainings
+from attribench.study.plan import BaseImages, StudyPlan
+from attribench.study.retraining import Look, LossMeasure, Part, Retrainings
 from attribench.study.scores import ScoreTable
 
 if TYPE_CHECKING:
@@ -89,6 +89,10 @@ class WithinConcept(Protocol):
     @property
     def tunes(self) -> bool:
         return self.preset.tune
+
+    def base_images(self, dataset: ConceptDataset, split: Split) -> BaseImages:
+        """The pictures of all concepts of the other split, each with its caption."""
+        return other_concepts(dataset, split)
 
     # -------------------------------------------------------------------------------------- plans
 
@@ -177,8 +181,9 @@ class WithinConcept(Protocol):
         for role in ("query", "fit"):
             scores = [table.scores.values for table in tables if table.role == role]
             if scores:
-                subsets = tuple(tuple(np.flatnonzero(mask).tolist()) for mask in distinct_halves(np.concatenate(scores)))
-                requests.append(Retrainings(role=role, subsets=subsets, seeds=(plan.training.seed,), measure=measure))
+                looks = _looks(scores, plan.training.seed)
+                n_train = len(plan.training.images)
+                requests.append(Retrainings(role=role, n_train=n_train, looks=looks, measure=measure))
         return tuple(requests)
 
     def further_at_most(self, plan: StudyPlan, n_tables: int) -> int:
@@ -216,3 +221,13 @@ class WithinConcept(Protocol):
 
         pictures = [list(Counter(case.prompt for case in plan.roles("query")).values()) for plan in plans]
         share_plot(folder / PICTURE, rows, per_query, null_of_prompts(pictures))
+
+
+def _looks(tables: Sequence[np.ndarray], seed: int) -> tuple[Look, ...]:
+    """Each query under both halves of each of its cuts, for every table of scores [n_query, n_train]; in whichever order."""
+    looks = []
+    for scores in tables:
+        for query, row in enumerate(scores):
+            for half in (half for halves in ordered_halves(row) for half in halves):
+                looks.append(Look(Part(tuple(np.flatnonzero(~half).tolist()), seed), (query,)))
+    return tuple(sorted(looks, key=lambda look: (look.part.left_out, look.queries)))

@@ -24,7 +24,7 @@ def costs(prepared: Prepared, entry: MethodSteps) -> dict[str, Any]:
         scoring = [*_noted(prepared, [run.score], "scores"), *_noted(prepared, run.query_features, "state")]
         fit.append(sum(cost["seconds"] for cost in fitting))
         query.append(sum(cost["seconds"] for cost in scoring) / len(run.plan.roles("query")))
-        stored.append(sum(cost["bytes"] for cost in fitting) / len(run.plan.training.images))
+        stored.append(sum(cost["bytes"] for cost in fitting) / len(run.plan.rows))
         trained.append(sum(prepared.store.manifest(s.keys["weights"])["cost"]["seconds"] for s in run.trainings))
         peaks += [cost["peak_bytes"] for cost in [*fitting, *scoring]]
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from attribench.errors import AttribenchError, MethodError
 from attribench.interface import AttributionMethod
 from attribench.measurement import Metric, Truth
-from attribench.results import pictures, record
+from attribench.results import pictures, record, regenerated
 from attribench.results.controls import check_controls
 from attribench.results.costs import costs, made_on, n_models
 from attribench.results.summary import summary
@@ -25,11 +26,12 @@ from attribench.results.values import (
     fault,
     is_trained,
     measured,
+    query_rows,
     scores_of,
     truths_of,
     variants_of,
 )
-from attribench.study.generated import generated
+from attribench.study.generated import queries_of
 from attribench.study.plan import StudyPlan
 
 if TYPE_CHECKING:
@@ -48,13 +50,19 @@ class Contender:
     candidate: int | None = None
 
 
-def evaluate(prepared: Prepared, outcomes: Outcomes, tunings: Mapping[str, Tuning]) -> list[record.Row]:
-    """Write record, values per query and pictures to the run folder; the record's rows."""
+def evaluate(
+    prepared: Prepared, outcomes: Outcomes, tunings: Mapping[str, Tuning]
+) -> tuple[list[record.Row], dict[str, str]]:
+    """Write record, values per query and pictures to the run folder.
+
+    Returns the record's rows, and why metrics that were asked for beside the protocol's own have none, by their names.
+    """
     finished = [entry for entry in prepared.methods if fault(prepared, entry, outcomes) is None]
     contenders = [contender for entry in finished for contender in _contenders(entry, tunings.get(entry.plugin.name))]
     truths = truths_of(prepared, outcomes)
     two_way: dict[tuple[str, str], TwoWay] = {}
-    per_query = pd.DataFrame(value for contender in contenders for value in _values(prepared, contender, truths, two_way))
+    values, unserved = _all_values(prepared, contenders, truths, two_way)
+    per_query = pd.DataFrame(values)
     rows = []
     if len(per_query):
         worse_is_more = [metric.name for metric in _metrics(prepared) if not metric.higher_is_better]
@@ -68,7 +76,7 @@ def evaluate(prepared: Prepared, outcomes: Outcomes, tunings: Mapping[str, Tunin
             rows += [record.Row(**number | identity, status="ok") for number in own]
     for entry in prepared.methods:
         if entry not in finished:
-            rows += _empty_rows(prepared, entry, outcomes)
+            rows += _empty_rows(prepared, entry, outcomes, unserved)
     record.write(rows, per_query, prepared.folder)
     if len(per_query):
         pictures.interval_plot(prepared.folder / "intervals.png", rows)
@@ -76,8 +84,10 @@ def evaluate(prepared: Prepared, outcomes: Outcomes, tunings: Mapping[str, Tunin
         prepared.protocol.draw(prepared.folder, trained, truths, rows, per_query)
         competing = [contender for contender in contenders if contender.tuning in (None, "tuned")]
         labels = {row.method: row.label for row in rows if row.competes}
+        if again := regenerated.of_run(prepared, competing, labels, list(truths)):
+            prepared.protocol.draw_again(prepared.folder, again)
         pictures.top_five(prepared.folder / "top-five.png", _shown_queries(prepared, competing, labels, outcomes))
-    return rows
+    return rows, unserved
 
 
 def check_at_chance(prepared: Prepared) -> None:
@@ -98,34 +108,66 @@ def _contenders(entry: MethodSteps, tuning: Tuning | None) -> list[Contender]:
 
 
 def _metrics(prepared: Prepared) -> list[Metric]:
-    return [metric for variant in variants_of(prepared.plans) for metric in prepared.protocol.metrics(variant)]
+    return [metric for variant in variants_of(prepared.plans) for metric in prepared.metrics(variant)]
+
+
+def _all_values(
+    prepared: Prepared, contenders: Sequence[Contender], truths: Mapping[str, Truth], two_way: dict[tuple[str, str], TwoWay]
+) -> tuple[list[dict], dict[str, str]]:
+    """The rows of per_query.parquet, and why an added metric has none, by its name.
+
+    One that this truth cannot serve, or that is broken, takes no other number along.
+    """
+
+    def rows_of(metrics: Callable[[str], Sequence[Metric]], drawn: dict[tuple[str, str], TwoWay]) -> list[dict]:
+        return [row for contender in contenders for row in _values(prepared, contender, truths, metrics, drawn)]
+
+    rows, unserved = rows_of(prepared.protocol.metrics, two_way), {}
+    for added in prepared.added:
+        drawn: dict[tuple[str, str], TwoWay] = {}
+        try:
+            own = rows_of(lambda variant, added=added: [m for m in prepared.metrics(variant) if m is added], drawn)
+            _require_usable(added, own)
+            for resampling in drawn.values():
+                resampling.means()
+        except Exception as error:  # a stranger's metric raises what it likes
+            known = isinstance(error, AttribenchError)
+            unserved[added.name] = " ".join((str(error) if known else f"{type(error).__name__}: {error}").split())
+        else:
+            rows += own
+            two_way |= drawn
+    return rows, unserved
+
+
+def _require_usable(metric: Metric, rows: Sequence[dict]) -> None:
+    """Raise MethodError for values that a record would refuse, or if there are none."""
+    smallest, largest = metric.bounds
+    for column in ("value", "chance", "ceiling"):
+        numbers = np.array([row[column] for row in rows], dtype=np.float64)
+        numbers = numbers[~np.isnan(numbers)]
+        if rows and column == "value" and not len(numbers):
+            raise MethodError("the truth of this run defines it for no query")
+        beyond = numbers[(numbers < smallest - record.ROUNDING) | (numbers > largest + record.ROUNDING) | np.isinf(numbers)]
+        if len(beyond):
+            raise MethodError(f"it has the {column} {beyond[0]}, outside its bounds [{smallest}, {largest}]; mend the plugin")
 
 
 def _values(
-    prepared: Prepared, contender: Contender, truths: Mapping[str, Truth], two_way: dict[tuple[str, str], TwoWay]
+    prepared: Prepared,
+    contender: Contender,
+    truths: Mapping[str, Truth],
+    metrics: Callable[[str], Sequence[Metric]],
+    two_way: dict[tuple[str, str], TwoWay],
 ) -> Iterator[dict]:
     """The rows of per_query.parquet; what rests on drawn subsets is put into `two_way` as well."""
     entry = contender.entry
-    for found in measured(prepared, entry, truths, prepared.protocol.metrics, candidate=contender.candidate):
+    for found in measured(prepared, entry, truths, metrics, candidate=contender.candidate):
         truth, metric = found.truth, found.metric
         if metric.n_subsets(truth):
             of_metric = two_way.setdefault((found.variant, metric.name), TwoWay(seed=prepared.config.seed))
             method = (entry.plugin.name, contender.tuning or "")
-            of_metric.add(method, found.run.plan.id, metric, truth, found.scores)
-        known = (truth.query_ids, found.values, metric.chance(truth), metric.ceiling(truth))
-        for query_id, value, chance, ceiling in zip(*known, strict=True):
-            yield {
-                "method": entry.plugin.name,
-                "tuning": contender.tuning or "",
-                "variant": found.variant,
-                "metric": metric.name,
-                "study": found.run.plan.id,
-                "query_id": query_id,
-                "method_seed": found.run.seed,
-                "value": value,
-                "chance": chance,
-                "ceiling": ceiling,
-            }
+            of_metric.add(method, found.plan.id, metric, truth, found.scores)
+        yield from query_rows(entry.plugin.name, contender.tuning or "", found)
 
 
 # --------------------------------------------------------------------------------------------- rows
@@ -142,21 +184,25 @@ def _identity(prepared: Prepared, contender: Contender) -> dict:
         "dataset": prepared.dataset.name,
         "edition": prepared.dataset.edition,
         "protocol": prepared.protocol.name,
-        "n_concepts": len(prepared.plans[0].concepts),
+        "n_concepts": len(prepared.plans[0].concepts) or None,
         "split": prepared.config.split,
+        "region": prepared.config.region or ("per query" if prepared.config.regions else None),
         "seed": prepared.config.seed,
         "n_models": n_models(entry),
         "device": made_on(prepared, entry),
     }
 
 
-def _empty_rows(prepared: Prepared, entry: MethodSteps, outcomes: Outcomes) -> list[record.Row]:
+def _empty_rows(
+    prepared: Prepared, entry: MethodSteps, outcomes: Outcomes, unserved: Mapping[str, str]
+) -> list[record.Row]:
     status, reason = fault(prepared, entry, outcomes)
     identity = _identity(prepared, Contender(entry, entry.method))
     return [
         record.Row(**identity, variant=variant, metric=metric.name, status=status, reason=reason)
         for variant in variants_of(prepared.plans)
-        for metric in prepared.protocol.metrics(variant)
+        for metric in prepared.metrics(variant)
+        if metric.name not in unserved
     ]
 
 
@@ -181,16 +227,18 @@ def _shown_queries(
 def _shown(
     prepared: Prepared, contenders: Sequence[Contender], labels: Mapping[str, str], plan: StudyPlan, number: int
 ) -> pictures.Shown:
-    folder = prepared.store.path(prepared.studies[plan.id].pictures.keys["pictures"])
+    generated = prepared.studies[plan.id].pictures.keys["pictures"]
+    folder = prepared.store.path(generated) if plan.given is None else None
     case = plan.roles("query")[number]
     top: dict[str, list[tuple[Image.Image, bool]]] = {}
     for contender in contenders:
         run = next(run for run in contender.entry.runs if run.plan.id == plan.id)
         scores = scores_of(prepared, run, "query", contender.candidate).values[number]
-        images = [plan.training.images[i] for i in np.argsort(-scores, kind="stable")[:5]]
+        images = [plan.rows[i] for i in np.argsort(-scores, kind="stable")[:5]]
         top[labels[contender.entry.plugin.name]] = [
             (prepared.dataset.load(image.id), image.concept in case.concepts) for image in images
         ]
+    queries = queries_of(plan, "query", folder, prepared.dataset.load)
     return pictures.Shown(
-        prompt=case.prompt, picture=generated(plan, folder, "query")[number], title=" + ".join(case.concepts), top=top
+        prompt=case.prompt, picture=queries[number], title=" + ".join(case.concepts), region=queries.regions[number], top=top
     )

@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from PIL import Image, ImageOps
+from PIL import Image
 
 from attribench.confined import shown
-from attribench.results.drawing import RESOLUTION, missing_glyphs_as_boxes, save, wrapped
+from attribench.regions import Region
+from attribench.results.drawing import INK, RESOLUTION, framed, missing_glyphs_as_boxes, save, text_at, wrapped
 from attribench.results.record import Row
 from attribench.results.table import by_rank
 
-GREEN, GREY, BLUE, RED, INK = "#1a9641", "#b0b0b0", "#2b5c9e", "#c0392b", "#222222"
+GREEN, GREY, BLUE, RED, YELLOW = "#1a9641", "#b0b0b0", "#2b5c9e", "#c0392b", "#ffd92f"
 
 
 # ------------------------------------------------------------------------------------ the top five
@@ -31,7 +32,9 @@ class Shown:
     prompt: str
     picture: Image.Image
     title: str
-    """The prompt's concepts, as a reader calls them."""
+    """The prompt's concepts, as a reader calls them; "" where the data set has no labels."""
+    region: Region | None = None
+    """The box of the picture that is attributed."""
     top: Mapping[str, Sequence[tuple[Image.Image, bool]]]
     """Method -> (training image, whether it shows a concept of the prompt)."""
 
@@ -47,7 +50,8 @@ BLOCK_WIDTH = PICTURE + 0.15 + LABEL + FIVE * (THUMBNAIL + GAP) + COUNT
 def top_five(path: Path, items: Sequence[Shown]) -> None:
     """Write a PNG: each query's generated picture and prompt, and per method its five highest-scored training images.
 
-    Those of the prompt's own concepts are framed in green. Raises StoreError if it cannot be written.
+    Those of the prompt's own concepts are framed in green, and the attributed box of a picture in yellow. Raises
+    StoreError if it cannot be written.
     """
     columns = 2 if len(items) > 1 else 1
     blocks = [list(items[start : start + columns]) for start in range(0, len(items), columns)]
@@ -57,7 +61,7 @@ def top_five(path: Path, items: Sequence[Shown]) -> None:
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     canvas = Image.new("RGB", (round(width * RESOLUTION), round(height * RESOLUTION)), "white")
-    _head(axes)
+    _head(axes, with_concepts=any(item.title for item in items), with_boxes=any(item.region is not None for item in items))
     top = HEAD
     for block, block_height in zip(blocks, heights, strict=True):
         for column, item in enumerate(block):
@@ -69,19 +73,21 @@ def top_five(path: Path, items: Sequence[Shown]) -> None:
     save(figure, path)
 
 
-def _head(axes: Axes) -> None:
+def _head(axes: Axes, *, with_concepts: bool, with_boxes: bool) -> None:
     title = "Generated pictures and their top five training images, by method"
-    _text(axes, MARGIN, 0.32, title, size=13, weight="bold")
+    text_at(axes, MARGIN, 0.32, title, size=13, weight="bold")
     x = MARGIN
     for colour, line, meaning, length in (
-        (GREEN, 2.5, "shows a concept of the prompt", 2.6),
-        (GREY, 0.8, "another training image", 2.1),
+        *([(GREEN, 2.5, "shows a concept of the prompt", 2.6)] if with_concepts else []),
+        (GREY, 0.8, "another training image" if with_concepts else "training image", 2.1),
+        *([(YELLOW, 2.5, "the box that is attributed", 2.1)] if with_boxes else []),
     ):
         axes.add_patch(Rectangle((x + 0.03, 0.56), 0.16, 0.16, fill=False, edgecolor=colour, linewidth=line))
-        _text(axes, x + 0.3, 0.64, meaning, size=9.5)
+        text_at(axes, x + 0.3, 0.64, meaning, size=9.5)
         x += length
-    explained = "The highest score is at the left; n/5: how many of the five show a concept of the prompt."
-    _text(axes, MARGIN, 0.9, explained, size=9.5)
+    counted = "; n/5: how many of the five show a concept of the prompt" if with_concepts else ""
+    explained = f"The highest score is at the left{counted}."
+    text_at(axes, MARGIN, 0.9, explained, size=9.5)
 
 
 def _caption(item: Shown) -> list[tuple[str, str]]:
@@ -96,36 +102,39 @@ def _block_height(item: Shown) -> float:
 
 
 def _block(axes: Axes, canvas: Image.Image, item: Shown, left: float, top: float) -> None:
-    _text(axes, left, top + 0.12, "generated", size=8.5, color="#666666")
+    text_at(axes, left, top + 0.12, "generated", size=8.5, color="#666666")
     start = left + PICTURE + 0.15 + LABEL
-    _text(axes, start, top + 0.12, "training images with the highest scores", size=8.5, color="#666666")
+    text_at(axes, start, top + 0.12, "training images with the highest scores", size=8.5, color="#666666")
     top += BLOCK_HEAD
-    _picture(axes, canvas, item.picture, left, top, PICTURE, INK, 0.8)
+    framed(axes, canvas, item.picture, left, top, PICTURE, INK, 0.8)
+    if item.region is not None:
+        _box(axes, item.region, item.picture.size, left, top)
     for i, (line, weight) in enumerate(_caption(item)):
-        _text(axes, left, top + PICTURE + 0.17 + i * LINE, line, size=8, weight=weight)
+        text_at(axes, left, top + PICTURE + 0.17 + i * LINE, line, size=8, weight=weight)
     for row, (method, images) in enumerate(item.top.items()):
         y = top + row * (THUMBNAIL + GAP)
         label = "\n".join(wrapped(method, LABEL - 0.15, LABEL_LINES, size=9))
-        _text(axes, start - 0.12, y + THUMBNAIL / 2, label, size=9, horizontalalignment="right")
+        text_at(axes, start - 0.12, y + THUMBNAIL / 2, label, size=9, horizontalalignment="right")
         for i, (image, own) in enumerate(images[:FIVE]):
             colour, line = (GREEN, 2.5) if own else (GREY, 0.8)
-            _picture(axes, canvas, image, start + i * (THUMBNAIL + GAP), y, THUMBNAIL, colour, line)
+            framed(axes, canvas, image, start + i * (THUMBNAIL + GAP), y, THUMBNAIL, colour, line)
+        if not item.title:  # no labels, nothing to count
+            continue
         found = sum(own for _, own in images[:FIVE])
-        _text(axes, start + FIVE * (THUMBNAIL + GAP) + 0.02, y + THUMBNAIL / 2, f"{found}/{len(images[:FIVE])}",
+        text_at(axes, start + FIVE * (THUMBNAIL + GAP) + 0.02, y + THUMBNAIL / 2, f"{found}/{len(images[:FIVE])}",
               size=9, color=GREEN if found else "#666666")  # fmt: skip
 
 
-def _text(axes: Axes, x: float, y: float, text: str, **style: object) -> None:
-    axes.text(x, y, text, **{"verticalalignment": "center", "color": INK, "parse_math": False} | style)
-
-
-def _picture(
-    axes: Axes, canvas: Image.Image, image: Image.Image, left: float, top: float, side: float, colour: str, line: float
-) -> None:
-    """The middle square of an image, framed. All go onto one canvas, which is much faster than one artist each."""
-    pixels, corner = round(side * RESOLUTION), (round(left * RESOLUTION), round(top * RESOLUTION))
-    canvas.paste(ImageOps.fit(image.convert("RGB"), (pixels, pixels), Image.Resampling.LANCZOS), corner)
-    axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=colour, linewidth=line, joinstyle="miter"))
+def _box(axes: Axes, region: Region, size: tuple[int, int], left: float, top: float) -> None:
+    """The part of a generated picture that is attributed, on its middle square; light on dark, to be seen on any picture."""
+    width, height = size
+    edge = min(width, height)
+    spans = (region.x - (width - edge) / 2, region.width), (region.y - (height - edge) / 2, region.height)
+    (x0, x1), (y0, y1) = [
+        [min(max(end, 0), edge) * PICTURE / edge for end in (start, start + length)] for start, length in spans
+    ]
+    for colour, line in ((INK, 3.6), (YELLOW, 1.8)):
+        axes.add_patch(Rectangle((left + x0, top + y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=line))
 
 
 # --------------------------------------------------------------------------------- every interval

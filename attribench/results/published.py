@@ -1,6 +1,8 @@
 """Numbers as their papers print them, kept as data with their source and never mixed with measured ones.
 
-`published.csv` holds the tables 1-2 of MONTRAGE's supplement (Brokman et al. 2024), whose "Spearman's rank
+`published.csv` holds, of the protocol leave-k-out, ΔL × 10³ on MSCOCO by the unlearning paper (Wang et al. 2024, as its later
+version prints it; standard errors are 0.11 to 0.35) and what it says of deviation and of random removal; n_concepts is 0 there.
+Of between-concepts it holds the tables 1-2 of MONTRAGE's supplement (Brokman et al. 2024), whose "Spearman's rank
 correlation" is agreement with MONTRAGE's own table. The un-mixed rows of D-TRAK contradict themselves: recall@5 = .49
 with precision@5 = .15 means .75 hits among 1.5 relevant images, where every concept has at least three, and a
 precision of .15 is below the .2 of chance with five concepts. They are kept as printed, and flagged.

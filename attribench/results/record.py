@@ -1,8 +1,8 @@
 """The record of a run: one typed row per method × variant × metric, and the values of every query beside it.
 
     record.parquet      the rows; `params` is JSON text
-    per_query.parquet   method, tuning, variant, metric, study, query_id, method_seed, value, chance, ceiling;
-                        tuning is empty for a method with nothing to tune
+    per_query.parquet   method, tuning, variant, metric, study, query_id, region, method_seed, value, chance, ceiling;
+                        tuning is empty for a method with nothing to tune, region for a query attributed as a whole
 
 A record is checked when it is written and when it is read: types, columns, and what must hold of any such numbers
 (a correlation lies in [-1, 1], recall@K does not fall as K grows, an interval holds its value …). What each metric's
@@ -57,6 +57,8 @@ class Row(pydantic.BaseModel):
     """Concepts that each model was taught, where the protocol teaches several."""
     variant: str
     split: Split
+    region: str | None = None
+    """Of runs that attribute a box of the pictures: "x,y,w,h" in pixels if it is one for all, else "per query"."""
     metric: str
     value: float | None = None
     """Mean over queries, each averaged over the method's seeds."""
@@ -110,13 +112,13 @@ class Row(pydantic.BaseModel):
         return self.tuning in (None, "tuned")
 
 
-_PER_QUERY_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("method", "tuning", "variant", "metric", "study", "query_id")]
+PER_QUERY_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("method", "tuning", "variant", "metric", "study", "query_id", "region")]
     + [("method_seed", pa.int64()), ("value", pa.float64()), ("chance", pa.float64()), ("ceiling", pa.float64())]
 )
 
 
-def _schema() -> pa.Schema:
+def schema() -> pa.Schema:
     """The columns of record.parquet, from the fields of `Row`; a field that is neither number nor truth is text."""
     types = {float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
     columns = []
@@ -135,14 +137,21 @@ def write(rows: Sequence[Row], per_query: pd.DataFrame, folder: Path) -> None:
     Raises StoreError if the rows break an invariant or cannot be written.
     """
     check(rows)
-    table = pa.Table.from_pylist(
-        [row.model_dump() | {"params": _params_text(row)} for row in rows], schema=_schema()
-    )
-    columns = per_query.reindex(columns=_PER_QUERY_SCHEMA.names)  # no method ran: no columns
     with whole_file(Path(folder) / PER_QUERY) as path:
-        pq.write_table(pa.Table.from_pandas(columns, _PER_QUERY_SCHEMA, preserve_index=False), path)
+        pq.write_table(per_query_table(per_query), path)
     with whole_file(Path(folder) / RECORD) as path:
-        pq.write_table(table, path)
+        pq.write_table(record_table(rows), path)
+
+
+def record_table(rows: Sequence[Row]) -> pa.Table:
+    """The rows as record.parquet holds them."""
+    return pa.Table.from_pylist([row.model_dump() | {"params": _params_text(row)} for row in rows], schema=schema())
+
+
+def per_query_table(per_query: pd.DataFrame) -> pa.Table:
+    """The values of every query as per_query.parquet holds them."""
+    columns = per_query.reindex(columns=PER_QUERY_SCHEMA.names)  # no method ran: no columns
+    return pa.Table.from_pandas(columns, PER_QUERY_SCHEMA, preserve_index=False)
 
 
 def read(folder: Path) -> list[Row]:
@@ -151,7 +160,11 @@ def read(folder: Path) -> list[Row]:
     Raises UsageError if it holds no record, StoreError for one that is damaged, of another version, or impossible.
     """
     path = Path(folder) / RECORD
-    table = _read_table(path, _schema())
+    return rows_of(_read_table(path, schema()), path)
+
+
+def rows_of(table: pa.Table, path: Path | str) -> list[Row]:
+    """The rows of a record's table, checked. Raises StoreError, naming `path`, for one that cannot be a record."""
     try:
         rows = [Row.model_validate(values) for values in table.to_pylist()]
     except pydantic.ValidationError as error:
@@ -165,7 +178,7 @@ def read(folder: Path) -> list[Row]:
 
 def read_per_query(folder: Path) -> pd.DataFrame:
     """The values of every query of a run folder. Raises like `read`."""
-    return _read_table(Path(folder) / PER_QUERY, _PER_QUERY_SCHEMA).to_pandas()
+    return _read_table(Path(folder) / PER_QUERY, PER_QUERY_SCHEMA).to_pandas()
 
 
 def _params_text(row: Row) -> str:
@@ -209,7 +222,7 @@ def check(rows: Iterable[Row]) -> None:
         _check_status(row)
         _check_numbers(row)
         family, at, k = row.metric.partition("@")
-        if at and k.isdigit() and row.value is not None and _metric_class(row).grows_with_k:
+        if at and k.isdigit() and row.value is not None and metric_class(row.metric).grows_with_k:
             at_k[(*key[:-1], family)].append((int(k), row))
     for found in at_k.values():
         found.sort(key=lambda pair: pair[0])
@@ -228,7 +241,7 @@ def _check_status(row: Row) -> None:
 
 
 def _check_numbers(row: Row) -> None:
-    smallest, largest = _metric_class(row).bounds
+    smallest, largest = metric_class(row.metric).bounds
     for name in ("value", "low", "high", "chance", "ceiling"):
         number = getattr(row, name)
         if number is not None and not smallest - ROUNDING <= number <= largest + ROUNDING:
@@ -244,9 +257,9 @@ def _check_numbers(row: Row) -> None:
             raise _impossible(row, f"has {name} = {getattr(row, name)}")
 
 
-def _metric_class(row: Row) -> type[Metric]:
+def metric_class(name: str) -> type[Metric]:
     """The plugin behind "recall@5" or "average_precision"; one that is not installed here bounds nothing."""
-    plugin = plugins.all_plugins("metric").get(row.metric.partition("@")[0])
+    plugin = plugins.all_plugins("metric").get(name.partition("@")[0])
     try:
         return plugin.load() if plugin else Metric
     except MethodError:

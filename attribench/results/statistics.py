@@ -62,7 +62,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class _Bootstrap:
+class Bootstrap:
     """Means of M quantities over the same queries, their intervals [M] and resampled values [M, resamples]."""
 
     value: np.ndarray
@@ -72,7 +72,7 @@ class _Bootstrap:
     n_studies: int
 
 
-def _bootstrap(values: np.ndarray, studies: np.ndarray, resamples: int, seed: int) -> _Bootstrap:
+def bootstrap(values: np.ndarray, studies: np.ndarray, resamples: int, seed: int) -> Bootstrap:
     """The clustered bootstrap of M quantities [M, n_query], all on the same resamples of the studies."""
     names, study = np.unique(studies, return_inverse=True)
     n_studies = len(names)
@@ -81,7 +81,7 @@ def _bootstrap(values: np.ndarray, studies: np.ndarray, resamples: int, seed: in
     value = values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
     if n_studies < 2:
         nothing = np.full(len(values), np.nan)
-        return _Bootstrap(value, nothing, nothing, np.empty((len(values), 0)), n_studies)
+        return Bootstrap(value, nothing, nothing, np.empty((len(values), 0)), n_studies)
     result = stats.bootstrap(
         (sums, counts),
         lambda sums, counts, axis: sums.sum(axis=axis) / counts.sum(axis=axis),
@@ -90,16 +90,16 @@ def _bootstrap(values: np.ndarray, studies: np.ndarray, resamples: int, seed: in
         vectorized=True,
         method="percentile",
         n_resamples=resamples,
-        confidence_level=_expanded_level(n_studies),
+        confidence_level=expanded_level(n_studies),
         rng=np.random.default_rng(seed),
     )
     # Rounding alone can put a mean of equal numbers a hair outside their resampled means.
     low = np.minimum(result.confidence_interval.low, value)
     high = np.maximum(result.confidence_interval.high, value)
-    return _Bootstrap(value, low, high, result.bootstrap_distribution, n_studies)
+    return Bootstrap(value, low, high, result.bootstrap_distribution, n_studies)
 
 
-def _expanded_level(n_studies: int) -> float:
+def expanded_level(n_studies: int) -> float:
     """The level at which a percentile interval over this many clusters has about 95 % (Hesterberg 2015)."""
     quantile = stats.t.isf((1 - LEVEL) / 2, n_studies - 1) * np.sqrt(n_studies / (n_studies - 1))
     return float(1 - 2 * stats.norm.sf(quantile))
@@ -113,10 +113,10 @@ def estimate(values: Sequence[float], studies: Sequence[str], *, resamples: int 
     values, studies = np.asarray(values, dtype=np.float64), np.asarray(studies, dtype=str)
     defined = ~np.isnan(values)
     values, studies = values[defined], studies[defined]
-    if _is_share_of_studies(values, studies):
+    if is_share_of_studies(values, studies):
         low, high = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="exact")
         return Estimate(value=float(values.mean()), low=low, high=high, n_queries=len(values), n_studies=len(values))
-    found = _bootstrap(values[None], studies, resamples, seed)
+    found = bootstrap(values[None], studies, resamples, seed)
     return Estimate(
         value=float(found.value[0]),
         low=float(found.low[0]),
@@ -126,7 +126,7 @@ def estimate(values: Sequence[float], studies: Sequence[str], *, resamples: int 
     )
 
 
-def _is_share_of_studies(values: np.ndarray, studies: np.ndarray) -> bool:
+def is_share_of_studies(values: np.ndarray, studies: np.ndarray) -> bool:
     """Whether the last axis holds one 0 or 1 for each of several studies."""
     return len(set(studies.tolist())) == values.shape[-1] > 1 and bool(np.isin(values, (0.0, 1.0)).all())
 
@@ -155,15 +155,15 @@ def compare(
     defined = ~np.isnan(values).any(axis=0)
     first, second = np.array([(names.index(a), names.index(b)) for a, b in pairs]).T
     values, studies = values[:, defined], studies[defined]
-    found = _bootstrap(values[first] - values[second], studies, resamples, seed)
+    found = bootstrap(values[first] - values[second], studies, resamples, seed)
     if found.n_studies > 1:
         error = found.resampled.std(axis=1) * np.sqrt(found.n_studies / (found.n_studies - 1))
     else:
         error = np.full(len(found.value), np.nan)
-    p = _p_values(found.value, error, found.n_studies)
+    p = p_values(found.value, error, found.n_studies)
     for pair, (a, b) in enumerate(zip(values[first], values[second], strict=True)):
-        if _is_share_of_studies(np.array([a, b]), studies):
-            p[pair] = _sign_test(int((a > b).sum()), int((a < b).sum()))
+        if is_share_of_studies(np.array([a, b]), studies):
+            p[pair] = sign_test(int((a > b).sum()), int((a < b).sum()))
     return _differences(pairs, found.value, found.low, found.high, p)
 
 
@@ -171,25 +171,25 @@ def differences(
     names: Sequence[Hashable], value: np.ndarray, low: np.ndarray, high: np.ndarray, error: np.ndarray, n_studies: int
 ) -> list[Difference]:
     """The differences [pairs] of all pairs of methods, with p-values by their standard errors; see `compare`."""
-    return _differences(list(combinations(names, 2)), value, low, high, _p_values(value, error, n_studies))
+    return _differences(list(combinations(names, 2)), value, low, high, p_values(value, error, n_studies))
 
 
 def _differences(
     pairs: Sequence[tuple[Hashable, Hashable]], value: np.ndarray, low: np.ndarray, high: np.ndarray, p: np.ndarray
 ) -> list[Difference]:
-    numbers = zip(pairs, value, low, high, p, _holm(p), strict=True)
+    numbers = zip(pairs, value, low, high, p, holm(p), strict=True)
     return [
         Difference(first=a, second=b, value=float(v), low=float(lo), high=float(hi), p=float(one), p_holm=float(adjusted))
         for (a, b), v, lo, hi, one, adjusted in numbers
     ]
 
 
-def _sign_test(first: int, second: int) -> float:
+def sign_test(first: int, second: int) -> float:
     """The two-sided p-value of so many studies that favour one method, and so many that favour the other."""
     return float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
-def _p_values(value: np.ndarray, error: np.ndarray, n_studies: int) -> np.ndarray:
+def p_values(value: np.ndarray, error: np.ndarray, n_studies: int) -> np.ndarray:
     """[pairs] two-sided p-values of the hypothesis that each difference is 0; NaN over one study."""
     if n_studies < 2:
         return np.full(len(value), np.nan)
@@ -197,7 +197,7 @@ def _p_values(value: np.ndarray, error: np.ndarray, n_studies: int) -> np.ndarra
     return np.where(value == 0, 1.0, 2 * stats.t.sf(t, n_studies - 1))
 
 
-def _holm(p: np.ndarray) -> np.ndarray:
+def holm(p: np.ndarray) -> np.ndarray:
     """Holm's (1979) step-down adjustment: the i-th smallest of m times (m - i + 1), never falling, at most 1."""
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))

@@ -80,6 +80,7 @@ def _headline(rows: Sequence[Row]) -> Text:
         f"{shown(row.protocol)}{concepts}, {row.split} split",
         f"{max(r.n_studies for r in rows)} studies",
         f"{n_queries} queries",
+        *([f"a box of each picture ({row.region})"] if row.region else []),
         row.device,
     ]
     return Text(" · ".join(parts), style="bold")
@@ -89,7 +90,7 @@ def _headline(rows: Sequence[Row]) -> Text:
 
 
 @dataclass
-class _Column:
+class Column:
     """A column of the variant's table: header, cell per method label, the value of chance and the best possible."""
 
     header: str
@@ -105,7 +106,7 @@ def _show_variant(variant: str, rows: list[Row], console: Console) -> None:
     n_queries, n_studies = max(row.n_queries for row in rows), max(row.n_studies for row in rows)
     title = Text(f"\n{shown(variant)}: {n_queries} queries of {n_studies} studies", style="bold")
     metrics = list(dict.fromkeys(row.metric for row in rows))
-    groups = [[_metric_column(metric, rows)] for metric in metrics] + [_cost_columns(rows)]
+    groups = [[_metric_column(metric, rows)] for metric in metrics] + [cost_columns(rows)]
     console.print(title)
     for columns in _packed(groups, methods, controls, console):
         console.print()
@@ -113,11 +114,11 @@ def _show_variant(variant: str, rows: list[Row], console: Console) -> None:
 
 
 def _packed(
-    groups: list[list[_Column]], methods: list[str], controls: list[str], console: Console
-) -> Iterator[list[_Column]]:
+    groups: list[list[Column]], methods: list[str], controls: list[str], console: Console
+) -> Iterator[list[Column]]:
     """The groups of columns in as few tables as the console's width allows, in order; a group stays together."""
     unlimited = console.options.update_width(10_000)
-    current: list[_Column] = []
+    current: list[Column] = []
     for group in groups:
         wider = [*current, *group]
         if current and Measurement.get(console, unlimited, _table(wider, methods, controls)).maximum > console.width:
@@ -127,7 +128,7 @@ def _packed(
     yield current
 
 
-def _table(columns: list[_Column], methods: list[str], controls: list[str]) -> Table:
+def _table(columns: list[Column], methods: list[str], controls: list[str]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
     table.add_column("method", overflow="fold")
     for column in columns:
@@ -142,7 +143,7 @@ def _table(columns: list[_Column], methods: list[str], controls: list[str]) -> T
     return table
 
 
-def _metric_column(metric: str, rows: list[Row]) -> _Column:
+def _metric_column(metric: str, rows: list[Row]) -> Column:
     of_metric = {row.label: row for row in rows if row.metric == metric}
     headline = metric == rows[0].metric
     cells = {row.label: Text(NOTHING) for row in rows}
@@ -159,14 +160,14 @@ def _metric_column(metric: str, rows: list[Row]) -> _Column:
         for known in ("chance", "ceiling")
     )
     has_interval = any(row.low is not None for row in of_metric.values())
-    return _Column(
+    return Column(
         f"{shown(metric)}\n{'value [95 %]' if has_interval else 'value'}{' rank' if ranked else ''}",
         cells,
         *("" if known is None else f"{known:.3f}" for known in (chance, ceiling)),
     )
 
 
-def _cost_columns(rows: list[Row]) -> list[_Column]:
+def cost_columns(rows: list[Row]) -> list[Column]:
     """What each method cost. The numbers are the same for every metric of a method."""
     costs: list[tuple[str, Callable[[Row], float | None], Callable[[float], str]]] = [
         ("fit\ntime", lambda row: row.fit_seconds, duration),
@@ -178,7 +179,7 @@ def _cost_columns(rows: list[Row]) -> list[_Column]:
         costs.append(("further\ntrainings", lambda row: row.extra_training_seconds, duration))
     by_label = {row.label: row for row in rows}
     return [
-        _Column(header, {k: Text(NOTHING if read(r) is None else write(read(r))) for k, r in by_label.items()})
+        Column(header, {k: Text(NOTHING if read(r) is None else write(read(r))) for k, r in by_label.items()})
         for header, read, write in costs
     ]
 
@@ -213,16 +214,18 @@ def _show_reasons(rows: Sequence[Row], console: Console) -> None:
         console.print(Text.assemble((f"{shown(label)} {status}: ", style), line), soft_wrap=True)
 
 
+def published_what(row: Row) -> str:
+    """What sets published numbers apart from those of this record."""
+    return "other data and model" if row.edition == "mini" else "the papers' own models and pictures"
+
+
 def _show_published(row: Row, console: Console) -> None:
     """The papers' numbers, apart from ours."""
-    if row.n_concepts is None:
-        return
-    numbers = published(row.dataset, row.protocol, n_concepts=row.n_concepts)
+    numbers = published(row.dataset, row.protocol, n_concepts=row.n_concepts or 0)
     if numbers.empty:
         return
     sources = ", ".join(numbers["source"].unique())
-    what = "other data and model" if row.edition == "mini" else "the papers' own models and pictures"
-    console.print(Text(f"\npublished, {what}", style="bold"), Text(f"({sources})"))
+    console.print(Text(f"\npublished, {published_what(row)}", style="bold"), Text(f"({sources})"))
     for variant, of_variant in numbers.groupby("variant", sort=False):
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
         metrics = list(dict.fromkeys(of_variant["metric"]))

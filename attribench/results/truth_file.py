@@ -71,12 +71,13 @@ class Expected:
 def expected(prepared: Prepared) -> list[Expected]:
     """The artifacts that the truth of a run consists of, with those that only tuning needs.
 
-    Raises UsageError for a protocol that retrains nothing, or whose retraining depends on the scores.
+    Raises UsageError for a protocol that retrains nothing, or whose retraining depends on the scores, as it does where
+    pictures are generated again.
     """
     artifacts = []
     for plan in prepared.plans:
         requests = prepared.protocol.retrainings(plan)
-        if not requests:
+        if not requests or any(request.encoder is not None for request in requests):
             raise UsageError(
                 f"the truth of {prepared.protocol.name} is in no retrained models that are known beforehand; "
                 "there is nothing to exchange"
@@ -95,17 +96,20 @@ def _of_study(study: StudySteps, taken: Sequence[TakenLosses]) -> list[Expected]
         Expected(study.pictures, "pictures", True, pictures, _check_picture),
     ]
     for of_role in taken:
-        n_queries = len(plan.roles(of_role.request.role))
-
-        def check(name: str, data: bytes, n_queries: int = n_queries) -> None:
-            losses = _numbers(data)
-            if losses.shape != (n_queries,) or losses.dtype != np.float64 or not np.isfinite(losses).all():
-                raise ValueError(f"holds {losses.dtype} {losses.shape}, not {n_queries} finite losses")
-
+        losses = [*of_role.full.items(), *((look.queries, ref) for look, ref in of_role.losses.items())]
         needed = of_role.request.role == "query"
-        for ref in (of_role.full, *of_role.parts.values()):
-            artifacts.append(Expected(ref.step, ref.output, needed, {LOSSES: SMALL_LIMIT}, check))
+        for queries, ref in losses:
+            artifacts.append(Expected(ref.step, ref.output, needed, {LOSSES: SMALL_LIMIT}, _losses_check(len(queries))))
     return artifacts
+
+
+def _losses_check(n_queries: int) -> Callable[[str, bytes], None]:
+    def check(name: str, data: bytes) -> None:
+        losses = _numbers(data)
+        if losses.shape != (n_queries,) or losses.dtype != np.float64 or not np.isfinite(losses).all():
+            raise ValueError(f"holds {losses.dtype} {losses.shape}, not {n_queries} finite losses")
+
+    return check
 
 
 def export(artifacts: Sequence[Expected], store: ArtifactStore, path: Path) -> str:

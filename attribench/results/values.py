@@ -28,7 +28,8 @@ Outcomes = Mapping[Step, Outcome]
 class Measured:
     """One metric on the queries of one variant, in one study and with one seed of the method."""
 
-    run: MethodRun
+    plan: StudyPlan
+    seed: int
     variant: str
     metric: Metric
     values: np.ndarray
@@ -54,11 +55,42 @@ def measured(
     """
     for run in entry.runs:
         scores = scores_of(prepared, run, role, candidate)
-        for variant, numbers in by_variant(run.plan, role).items():
-            truth = truths[run.plan.id].of_queries(numbers)
-            for metric in metrics(variant):
-                own = scores.values[numbers]
-                yield Measured(run, variant, metric, metric.values(own, truth), own, truth)
+        yield from measured_on(run.plan, run.seed, scores.values, truths[run.plan.id], metrics, role)
+
+
+def measured_on(
+    plan: StudyPlan,
+    seed: int,
+    scores: np.ndarray,
+    truth: Truth,
+    metrics: Callable[[str], Sequence[Metric]],
+    role: Role = "query",
+) -> Iterator[Measured]:
+    """The same of one study and one seed: scores [n_query, n_train] and the truth of all queries of the role."""
+    for variant, numbers in by_variant(plan, role).items():
+        of_variant, own = truth.of_queries(numbers), scores[numbers]
+        for metric in metrics(variant):
+            yield Measured(plan, seed, variant, metric, metric.values(own, of_variant), own, of_variant)
+
+
+def query_rows(method: str, tuning: str, found: Measured) -> Iterator[dict]:
+    """The rows of per_query.parquet that one metric gives."""
+    truth, metric, regions = found.truth, found.metric, dict(found.plan.regions)
+    known = (truth.query_ids, found.values, metric.chance(truth), metric.ceiling(truth))
+    for query_id, value, chance, ceiling in zip(*known, strict=True):
+        yield {
+            "method": method,
+            "tuning": tuning,
+            "variant": found.variant,
+            "metric": metric.name,
+            "study": found.plan.id,
+            "query_id": query_id,
+            "region": str(regions.get(query_id, "")),
+            "method_seed": found.seed,
+            "value": value,
+            "chance": chance,
+            "ceiling": ceiling,
+        }
 
 
 def scores_of(prepared: Prepared, run: MethodRun, role: Role, candidate: int | None) -> Scores:
@@ -70,10 +102,11 @@ def truths_of(prepared: Prepared, outcomes: Outcomes, role: Role = "query") -> d
     """The truth of each study whose training succeeded, and all that was retrained for its truth; by its id."""
     known = [plan for plan in prepared.plans if is_trained(prepared, plan, outcomes)]
     whole = [plan for plan in known if all(outcomes[step].ok for step in prepared.truth_steps(plan))]
-    return {plan.id: _truth(prepared, plan, role) for plan in whole}
+    return {plan.id: truth_of(prepared, plan, role) for plan in whole}
 
 
-def _truth(prepared: Prepared, plan: StudyPlan, role: Role) -> Truth:
+def truth_of(prepared: Prepared, plan: StudyPlan, role: Role = "query") -> Truth:
+    """The truth of a study of which everything was made that it takes."""
     trained = prepared.studies[plan.id].trainings[0]
     observed = {
         observer: State(prepared.store.path(trained.keys[observation_name(observer)]))
@@ -84,8 +117,8 @@ def _truth(prepared: Prepared, plan: StudyPlan, role: Role) -> Truth:
 
 
 def is_trained(prepared: Prepared, plan: StudyPlan, outcomes: Outcomes) -> bool:
-    """Whether the study's own training succeeded."""
-    return outcomes[prepared.studies[plan.id].trainings[0]].ok
+    """Whether the study's own training succeeded, or its queries are given, so that their truth does not depend on it."""
+    return plan.given is not None or outcomes[prepared.studies[plan.id].trainings[0]].ok
 
 
 def fault(prepared: Prepared, entry: MethodSteps, outcomes: Outcomes) -> tuple[str, str] | None:

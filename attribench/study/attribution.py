@@ -10,6 +10,7 @@ A reader is a method or features. Features are read once for all methods that na
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from attribench.engine.identity import NotHashable, token
@@ -17,9 +18,10 @@ from attribench.engine.measure import Cost, measure
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.errors import MethodError
 from attribench.interface import Access, AttributionMethod, Features, Queries, Role, Scores, State, TrainingObserver
+from attribench.study.base import base_step
 from attribench.study.blame import blame
 from attribench.study.ensemble import member_inputs, members
-from attribench.study.generated import generated
+from attribench.study.generated import queries_of
 from attribench.study.granted import GrantedStudy, Materials
 from attribench.study.plan import StudyPlan
 from attribench.study.scores import SCORES, write_candidates, write_scores
@@ -43,9 +45,11 @@ QUERIES: dict[Role, str] = {"query": "queries", "fit": "dev queries"}
 
 def read_step(study: StudySteps, features: Features, role: Role | None = None) -> Step:
     """Read features of the training images, or of the queries of one role; shared by all methods that name them."""
+    if features.of_base():
+        return base_step(study, features, reader_name(features), CHEAP)
     inputs = _granted_inputs(study, features)
     if role is not None:
-        inputs |= _query_inputs(study, features)
+        inputs |= _query_inputs(study, features, role)
     return Step(
         name=f"read {reader_name(features)}" + ("" if role is None else f" of {QUERIES[role]}"),
         label=study.plan.id,
@@ -79,19 +83,24 @@ def fit_step(study: StudySteps, method: AttributionMethod, seed: int) -> Step:
 
 def score_step(study: StudySteps, method: AttributionMethod, fitted: Step, role: Role = "query") -> Step:
     """`method.score` for the study's held-out queries or, by role "fit", its dev queries; of every candidate if any."""
-    features = {f"query-{features_name(f)}": Ref(read_step(study, f, role), "state") for f in method.features()}
+    features = {f"query-{features_name(f)}": Ref(read_step(study, f, role), "state") for f in of_queries(method.features())}
     return Step(
         name=f"score {method.name}" + ("" if role == "query" else f" on {QUERIES[role]}"),
         label=fitted.label,
         function=score,
         params={**fitted.params, **_seen(study.plan, method, role), "candidates": method.candidates()},
-        inputs={**fitted.inputs, **_query_inputs(study, method), **features, "state": Ref(fitted, "state")},
+        inputs={**fitted.inputs, **_query_inputs(study, method, role), **features, "state": Ref(fitted, "state")},
         outputs={"scores": None},
         bindings=fitted.bindings,
         version=fitted.version,
         estimate=CHEAP,
         gpu=True,
     )
+
+
+def of_queries(features: Iterable[Features]) -> list[Features]:
+    """Those that are read of queries too: all but features of the base model."""
+    return [one for one in features if not one.of_base()]
 
 
 def features_name(features: Features) -> str:
@@ -115,13 +124,19 @@ def _observers(plan: StudyPlan, reader: Reader) -> tuple[TrainingObserver, ...]:
 def _seen(plan: StudyPlan, reader: Reader, role: Role | None) -> dict[str, Any]:
     """What a reader sees of a study beside its inputs; with a role, the queries of that role as well."""
     watches_training = Access.TRAINING in reader.needs
-    return {
+    regions = {} if role is None else plan.regions_of(role)
+    seen = {"regions": regions} if regions else {}
+    if plan.pool is not None:
+        seen["trained"] = plan.trained_rows if watches_training else ()
+    if plan.given is not None and role == "query":
+        seen["given"] = plan.given
+    return seen | {
         "assets": reader.assets(),
         "study": plan.id,
         "edition": plan.edition,
-        "data": plan.training.data,
-        "images": plan.training.images,
-        "flips": plan.training.customization.flips,
+        "data": plan.training.data if plan.pool is None else plan.pool.data,
+        "images": plan.rows,
+        "flips": plan.training.flips,
         "generations": plan.roles("fit") if watches_training else (),
         "prompts": plan.prompts if watches_training else (),
         "observers": _observers(plan, reader),
@@ -141,7 +156,9 @@ def _granted_inputs(study: StudySteps, reader: Reader) -> dict[str, Ref]:
     return inputs
 
 
-def _query_inputs(study: StudySteps, reader: Reader) -> dict[str, Ref]:
+def _query_inputs(study: StudySteps, reader: Reader, role: Role) -> dict[str, Ref]:
+    if study.plan.given is not None and role == "query":
+        return {}
     inputs = {"pictures": Ref(study.pictures, "pictures")}
     if Access.TRAJECTORY in reader.needs:
         inputs["trajectory"] = Ref(study.pictures, "trajectory")
@@ -155,12 +172,17 @@ def read(ctx: StepContext) -> None:
     """`features.of_training` or `features.of_queries`, timed."""
     features: Features = ctx.params["features"]
     study, queries = _study(ctx, features, seed=0)
+    if queries is None:
+        keep_features(ctx, features, lambda state: features.of_training(study, state))
+    else:
+        keep_features(ctx, features, lambda state: features.of_queries(study, state, queries))
+
+
+def keep_features(ctx: StepContext, features: Features, keep: Callable[[State], None]) -> None:
+    """Let `keep` write the state of features, timed."""
     state = State(ctx.out("state"))
     with blame(f"the features {reader_name(features)!r}"), measure(ctx.device) as cost:
-        if queries is None:
-            features.of_training(study, state)
-        else:
-            features.of_queries(study, state, queries)
+        keep(state)
     _note_cost(ctx, "state", cost, bytes=state.nbytes)
 
 
@@ -205,7 +227,8 @@ def _note_cost(ctx: StepContext, output: str, cost: Cost, **more: int) -> None:
 def _study(ctx: StepContext, reader: Reader, seed: int) -> tuple[GrantedStudy, Queries | None]:
     """What the reader sees of the study, and the queries that it is asked about, if any."""
     plan, role, ensemble = ctx.bindings["plan"], ctx.params["role"], reader.ensemble()
-    queries = None if role is None else generated(plan, ctx.input("pictures"), role)
+    folder = ctx.input("pictures") if "pictures" in ctx.inputs else None
+    queries = None if role is None else queries_of(plan, role, folder, ctx.bindings["dataset"].load)
     named = reader.features() if isinstance(reader, AttributionMethod) else ()
     materials = Materials(
         plan=plan,
@@ -216,7 +239,7 @@ def _study(ctx: StepContext, reader: Reader, seed: int) -> tuple[GrantedStudy, Q
         generations=ctx.input("generations") if "generations" in ctx.inputs else None,
         observations={observer: ctx.input(observation_name(observer)) for observer in ctx.params["observers"]},
         features={features: ctx.input(features_name(features)) for features in named},
-        query_features={f: ctx.input(f"query-{features_name(f)}") for f in named} if queries is not None else {},
+        query_features={f: ctx.input(f"query-{features_name(f)}") for f in of_queries(named)} if queries is not None else {},
         queries=queries,
         trajectory=ctx.input("trajectory") if "trajectory" in ctx.inputs else None,
     )

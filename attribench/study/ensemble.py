@@ -11,7 +11,7 @@ from attribench.diffusion import noise
 from attribench.diffusion.checkpoints import Checkpoints, checkpoints
 from attribench.engine.steps import Ref, Step
 from attribench.interface import Ensemble, State, TrainingObserver
-from attribench.study.plan import StudyPlan, Training
+from attribench.study.plan import StudyPlan
 from attribench.study.steps import WEIGHTS, observation_name, train_step
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ class Member:
     checkpoints: Path | None
     """What `Checkpoints` kept before the end, where the ensemble has more than one checkpoint."""
 
-    def each(self, model: DiffusionModel, training: Training) -> Iterator[DiffusionModel]:
+    def each(self, model: DiffusionModel) -> Iterator[DiffusionModel]:
         """`model` with the weights of every checkpoint put in place in turn, the end of the training last."""
         from safetensors.torch import load_file
 
         if self.checkpoints is not None:
-            for weights in checkpoints(State(self.checkpoints), [token for token, _ in training.modifiers]):
-                model.load_customized(weights)
+            for weights in checkpoints(State(self.checkpoints), list(model.modifiers)):
+                model.load_trained(weights)
                 yield model
-        model.load_customized(load_file(self.weights / WEIGHTS))
+        model.load_trained(load_file(self.weights / WEIGHTS))
         yield model
 
 

@@ -23,19 +23,19 @@ def estimates(plan: StudyPlan, model: str, device: str) -> tuple[Mapping[str, fl
     """Seconds, peak bytes and bytes on disk of the plan's training and generation; None for a model not on disk."""
     unet = Path(model) / "unet"
     try:
-        side = json.loads((unet / "config.json").read_text())["sample_size"]
-        n_parameters = sum(_parameters(path) for path in unet.glob("*.safetensors"))
+        side = plan.training.latent_side or json.loads((unet / "config.json").read_text())["sample_size"]
+        n_parameters = plan.training.n_parameters or sum(_parameters(path) for path in unet.glob("*.safetensors"))
     except (OSError, KeyError, ValueError):
         return None, None
     forward = 2 * n_parameters * side**2 / 4 / OPERATIONS_PER_SECOND["cuda" if device.startswith("cuda") else "cpu"]
-    config = plan.training.customization
-    peak = 4 * n_parameters * (1 + ACTIVATIONS_PER_PARAMETER * config.batch_size)
-    pictures = config.epochs * len(plan.training.images)
+    training = plan.training
+    peak = 4 * n_parameters * (1 + ACTIVATIONS_PER_PARAMETER * training.batch_size)
+    pictures = training.epochs * len(training.images)
     train = {"seconds": 3 * forward * pictures, "peak_bytes": peak, "bytes": 4 * n_parameters / 20}
     generate = {
-        "seconds": 2 * forward * plan.sampling.steps * len(plan.cases),
+        "seconds": 2 * forward * plan.sampling.steps * len(plan.generated_cases),
         "peak_bytes": peak,
-        "bytes": BYTES_PER_PIXEL_STORED * (8 * side) ** 2 * len(plan.cases),
+        "bytes": BYTES_PER_PIXEL_STORED * (8 * side) ** 2 * len(plan.generated_cases),
     }
     return train, generate
 

@@ -1,4 +1,4 @@
-"""What a generation leaves on disk: a picture per case, and how each of them came about.
+"""The pictures of a study's cases: what a generation leaves on disk, or what the data set gives.
 
     pictures/00000.png              one per case, in the order of the plan's cases
     trajectory/00000.npy            [steps, channels, height, width] float32: predicted x_0 along its sampling
@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,20 +29,28 @@ def estimates_name(number: int) -> str:
     return f"{number:05d}.npy"
 
 
+def queries_of(plan: StudyPlan, role: Role, folder: Path | None, load: Callable[[str], Image.Image]) -> Queries:
+    """The pictures of the cases of one role: generated into `folder`, or given and loaded by their ids."""
+    if plan.given is None or role == "fit":
+        return generated(plan, folder, role)
+    ids = dict(plan.given.pictures)
+    return Queries(plan.roles(role), lambda case_id: load(ids[case_id]), plan.regions_of(role))
+
+
 def generated(plan: StudyPlan, folder: Path, role: Role) -> Queries:
     """The generated pictures of the cases of one role."""
-    numbers = {case.id: number for number, case in enumerate(plan.cases)}
+    numbers = {case.id: number for number, case in enumerate(plan.generated_cases)}
 
     def load(case_id: str) -> Image.Image:
         with Image.open(folder / picture_name(numbers[case_id])) as picture:
             return picture.convert("RGB")
 
-    return Queries(plan.roles(role), load)
+    return Queries(plan.roles(role), load, plan.regions_of(role))
 
 
 def sampled(plan: StudyPlan, folder: Path, case_id: str) -> Trajectory:
     """How the picture of a case was sampled; the estimates are memory-mapped."""
-    number = next(number for number, case in enumerate(plan.cases) if case.id == case_id)
+    number = next(number for number, case in enumerate(plan.generated_cases) if case.id == case_id)
     return Trajectory(
         timesteps=np.load(folder / TIMESTEPS, allow_pickle=False),
         estimates=np.load(folder / estimates_name(number), mmap_mode="r", allow_pickle=False),

@@ -58,8 +58,8 @@ class GrantedStudy(Study):
     def __init__(self, materials: Materials, access: Access, reader: str, seed: int, device: str) -> None:
         plan = materials.plan
         self.id, self.edition, self.seed, self.device = plan.id, plan.edition, seed, device
-        self.flips = plan.training.customization.flips
-        self.train = TrainingImages(plan.training.images, materials.dataset.load)
+        self.flips = plan.training.flips
+        self.train = TrainingImages(plan.rows, materials.dataset.load)
         self._materials, self._access, self._reader = materials, access, reader
 
     def _require(self, access: Access, what: str) -> None:
@@ -86,7 +86,7 @@ class GrantedStudy(Study):
 
     def _each_model(self) -> Iterator[DiffusionModel]:
         for member in self._materials.members:
-            yield from member.each(self._changing, self._materials.plan.training)
+            yield from member.each(self._changing)
 
     @cached_property
     def _trained(self) -> DiffusionModel:
@@ -102,6 +102,14 @@ class GrantedStudy(Study):
         return load_trained(materials.base_model, materials.members[0].weights, materials.plan.training, self.device)
 
     # ------------------------------------------------------------------------------------ training
+
+    @property
+    def trained_rows(self) -> tuple[int, ...]:
+        """The rows that are no distractors; needs TRAINING where there are any."""
+        if self._materials.plan.pool is None:
+            return super().trained_rows
+        self._require(Access.TRAINING, "which images the model was trained on")
+        return self._materials.plan.trained_rows
 
     @property
     def prompts(self) -> tuple[str, ...]:

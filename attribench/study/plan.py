@@ -4,29 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attribench.diffusion.config import CustomizationConfig, Sampling
+from attribench.diffusion.config import Sampling
 from attribench.interface import Edition, GenerationCase, Role, Split, TrainImage
+from attribench.regions import Region
+from attribench.study.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """All that a customized model depends on, hence its identity."""
+class BaseImages:
+    """Pictures that features of the base model are read from, in place of a study's own: the same for all studies."""
 
-    model: str
-    """Fingerprint of the base model."""
     data: str
-    """Fingerprint of the training images' bytes."""
+    """Fingerprint of the pictures' bytes."""
     images: tuple[TrainImage, ...]
-    """Rows, sorted by id."""
-    modifiers: tuple[tuple[str, str | None], ...]
-    """(token, word it starts from; None for a rare token), in the order of the concepts."""
-    customization: CustomizationConfig
-    seed: int
+    """Sorted by id."""
 
-    @property
-    def n_steps(self) -> int:
-        """Optimizer steps."""
-        return self.customization.steps(len(self.images))
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """What methods score where that is more than the training images: these, and distractors that no model saw."""
+
+    data: str
+    """Fingerprint of the pictures' bytes."""
+    images: tuple[TrainImage, ...]
+    """Sorted by id, so that a place says nothing; the training images are among them, in their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenPictures:
+    """Pictures of the queries that the data set holds, in place of generated ones."""
+
+    data: str
+    """Fingerprint of the pictures' bytes."""
+    pictures: tuple[tuple[str, str], ...]
+    """(id of a case of role "query", id of its picture), for every such case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +52,47 @@ class StudyPlan:
     training: Training
     cases: tuple[GenerationCase, ...]
     sampling: Sampling
+    regions: tuple[tuple[str, Region], ...] = ()
+    """(id of a case, the box of its picture that is attributed). Nothing else depends on them: not the generation."""
+    base: BaseImages | None = None
+    """For features of the base model; None where nothing asks for them, or there is no base model."""
+    pool: Pool | None = None
+    """None: the training images are what methods score."""
+    given: GivenPictures | None = None
+    """None: the queries' pictures are generated, like the others."""
+
+    @property
+    def rows(self) -> tuple[TrainImage, ...]:
+        """The images that methods score, in the order of `Scores`."""
+        return self.training.images if self.pool is None else self.pool.images
+
+    @property
+    def trained_rows(self) -> tuple[int, ...]:
+        """The places of the training images among `rows`, in their own order."""
+        places = {image.id: place for place, image in enumerate(self.rows)}
+        return tuple(places[image.id] for image in self.training.images)
+
+    @property
+    def generated_cases(self) -> tuple[GenerationCase, ...]:
+        """The cases whose pictures are generated, in order."""
+        return self.cases if self.given is None else self.roles("fit")
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Ids of all pictures of the data set that are read, each once."""
+        given = () if self.given is None else [image_id for _, image_id in self.given.pictures]
+        return tuple(dict.fromkeys([*self.training.pictures, *(image.id for image in self.rows), *given]))
 
     def roles(self, role: Role) -> tuple[GenerationCase, ...]:
         """The cases of role "fit" or "query", in order."""
         return tuple(case for case in self.cases if case.role == role)
 
+    def regions_of(self, role: Role) -> dict[str, Region]:
+        """The boxes of the cases of one role, by id."""
+        ids = {case.id for case in self.roles(role)}
+        return {case_id: region for case_id, region in self.regions if case_id in ids}
+
     @property
     def prompts(self) -> tuple[str, ...]:
         """Every prompt that a picture is generated for, each once, sorted."""
-        return tuple(sorted({case.prompt for case in self.cases}))
+        return tuple(sorted({case.prompt for case in self.generated_cases}))

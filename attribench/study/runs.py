@@ -10,7 +10,7 @@ from attribench.diffusion.checkpoints import checkpoint_steps
 from attribench.engine.steps import Step
 from attribench.errors import AccessError, MethodError
 from attribench.interface import Access, AttributionMethod, Features, Role, TrainingObserver
-from attribench.study.attribution import features_name, fit_step, read_step, reader_name, score_step
+from attribench.study.attribution import features_name, fit_step, of_queries, read_step, reader_name, score_step
 from attribench.study.blame import blame
 from attribench.study.ensemble import train_steps
 from attribench.study.plan import StudyPlan
@@ -84,7 +84,7 @@ class MethodRun:
             score=score_step(study, method, fitted),
             dev=score_step(study, method, fitted, "fit") if tunes and method.candidates() else None,
             features=tuple(read_step(study, of) for of in features),
-            query_features=tuple(read_step(study, of, "query") for of in features),
+            query_features=tuple(read_step(study, of, "query") for of in of_queries(features)),
             trainings=study.trainings[1:n_seeds],
         )
 

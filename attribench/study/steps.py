@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from attribench.data import Dataset
 from attribench.engine.identity import NotHashable, token
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.errors import MethodError, StoreError
-from attribench.interface import State, TrainingObserver, Watch
+from attribench.interface import GenerationCase, State, TrainingObserver, Watch
 from attribench.study.blame import blame
 from attribench.study.generated import TIMESTEPS, estimates_name, picture_name
-from attribench.study.plan import StudyPlan, Training
+from attribench.study.plan import StudyPlan
+from attribench.study.training import Materials, Training
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from attribench.diffusion.model import DiffusionModel
 
 WEIGHTS = "weights.safetensors"
+UNFINISHED = "unfinished.safetensors"
+"""What a long training goes on from after a kill; it is gone at the end."""
 
 
 def observation_name(observer: TrainingObserver) -> str:
@@ -39,7 +43,7 @@ def observation_name(observer: TrainingObserver) -> str:
 def train_step(
     plan: StudyPlan, observers: Sequence[TrainingObserver], bindings: dict, estimate: Mapping[str, float] | None = None
 ) -> Step:
-    """Customize the base model; one training serves every observer."""
+    """Train the study's model; one training serves every observer."""
     outputs: dict = {"weights": None}
     outputs |= {observation_name(observer): observer for observer in observers}
     return Step(
@@ -47,7 +51,7 @@ def train_step(
         label=plan.id,
         function=train,
         params={"training": plan.training},
-        inputs={},
+        inputs=plan.training.inputs(bindings),
         outputs=outputs,
         bindings=bindings,
         estimate=estimate,
@@ -68,7 +72,7 @@ def generate_step(
         name="generate",
         label=plan.id,
         function=generate,
-        params={"training": plan.training, "cases": plan.cases, "sampling": plan.sampling},
+        params={"training": plan.training, "cases": plan.generated_cases, "sampling": plan.sampling},
         inputs={"weights": Ref(trained, "weights")},
         outputs={"pictures": None} | ({"trajectory": None} if trajectory else {}),
         bindings=bindings,
@@ -81,30 +85,23 @@ def generate_step(
 
 
 def train(ctx: StepContext) -> None:
-    """Customize; write the weights and every wanted observation."""
+    """Train; write the weights and every wanted observation."""
     import torch
     from safetensors.torch import load_file, save_file
-
-    from attribench.diffusion.customization import customize
-    from attribench.diffusion.model import DiffusionModel
 
     if ctx.device != "cpu":  # so that training again for another observer gives the same weights
         torch.use_deterministic_algorithms(True, warn_only=True)
     training: Training = ctx.params["training"]
-    dataset: Dataset = ctx.bindings["dataset"]
-    model = DiffusionModel.load(ctx.bindings["model"], ctx.device)
-    model.add_modifiers(dict(training.modifiers))
+    model = training.untrained(ctx.bindings["model"], ctx.device)
     watches = {name: _BlamedWatch(observer, model, training) for name, observer in ctx.wanted.items() if name != "weights"}
-    losses = customize(
+    losses = training.train(
         model,
-        training.images,
-        dataset.load,
-        training.customization,
-        seed=training.seed,
+        Materials(ctx.bindings["dataset"].load, ctx.input),
         watches=tuple(watches.values()),
         report=lambda done, total, loss: ctx.report(done, total, f"loss {loss:.3f}"),
+        resume=ctx.out(next(iter(ctx.wanted))) / UNFINISHED,
     )
-    weights = model.customized_weights()
+    weights = model.trained_weights()
     if "weights" in ctx.wanted:
         save_file(weights, ctx.out("weights") / WEIGHTS)
         np.save(ctx.out("weights") / "losses.npy", np.asarray(losses, dtype=np.float32))
@@ -122,14 +119,11 @@ def train(ctx: StepContext) -> None:
 
 
 def load_trained(base_model: str, weights: Path, training: Training, device: str) -> DiffusionModel:
-    """The base model with a customization's weights in place."""
+    """The study's model with a training's weights in place."""
     from safetensors.torch import load_file
 
-    from attribench.diffusion.model import DiffusionModel
-
-    model = DiffusionModel.load(base_model, device)
-    model.add_modifiers(dict(training.modifiers))
-    model.load_customized(load_file(weights / WEIGHTS))
+    model = training.untrained(base_model, device)
+    model.load_trained(load_file(weights / WEIGHTS))
     return model
 
 
@@ -140,8 +134,6 @@ def generate(ctx: StepContext) -> None:
     is written.
     """
     import torch
-
-    from attribench.diffusion import noise
 
     training: Training = ctx.params["training"]
     cases, sampling = ctx.params["cases"], ctx.params["sampling"]
@@ -155,9 +147,7 @@ def generate(ctx: StepContext) -> None:
         missing = [name for name in ctx.wanted if not (ctx.out(name) / FORMS[name].file(last)).exists()]
         if not missing:
             continue
-        latents = torch.stack(
-            [noise.normal(model.latent_shape, "generation", training.seed, case.prompt, case.seed) for case in chunk]
-        )
+        latents = torch.stack([initial_noise(model, training, case) for case in chunk])
         done = iter(range(start * sampling.steps, total, len(chunk)))
         estimates: list[torch.Tensor] = []
         pictures = model.sample(
@@ -174,6 +164,13 @@ def generate(ctx: StepContext) -> None:
                 FORMS[name].write(ctx.out(name), number, content)
     if "pictures" in ctx.wanted:
         (ctx.out("pictures") / "cases.json").write_text(json.dumps([[c.id, c.prompt, c.seed] for c in cases], indent=0))
+
+
+def initial_noise(model: DiffusionModel, training: Training, case: GenerationCase) -> Tensor:
+    """[c, h, w] that a picture of the study is sampled from, by whichever model."""
+    from attribench.diffusion import noise
+
+    return noise.normal(model.latent_shape, "generation", training.seed, case.prompt, case.seed)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ they leave open is a field whose docstring says so.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -22,9 +22,10 @@ from torch import Tensor
 
 from attribench import encoders
 from attribench.diffusion.monitor import ValueMonitor
+from attribench.encoders.features import EncoderFeatures
 from attribench.interface import Access, AttributionMethod, Edition, Queries, Scores, State, Study
 
-from ..features import best_version, embed_training_images
+from ..features import best_version
 from .attribution_model import AttributionModel, ScalerForm, ScalerStart
 from .training import Pairs, Schedule, train
 
@@ -40,6 +41,8 @@ class Montrage(AttributionMethod):
     name: ClassVar[str] = "montrage"
     needs: ClassVar[Access] = Access.TRAINING
     stochastic: ClassVar[bool] = True
+    embedders: ClassVar[Mapping[Edition, str]] = encoders.CLIP
+    """What encoder="auto" means."""
 
     # The table: as in ValueMonitor, where each choice is explained. The defaults are the paper's where it says.
     layers: Literal["all", "down", "mid", "up"] | tuple[str, ...] = "all"
@@ -84,10 +87,13 @@ class Montrage(AttributionMethod):
     prompt that is generated is monitored). model: all by the model."""
 
     def resolve(self, edition: Edition) -> Self:
-        return dataclasses.replace(self, encoder=encoders.resolve(self.encoder, edition))
+        return dataclasses.replace(self, encoder=encoders.resolve(self.encoder, edition, self.embedders))
 
     def skip(self, edition: Edition) -> str | None:
         return None if self.attribution == "table" else encoders.available(self.resolve(edition).encoder)
+
+    def features(self) -> tuple[EncoderFeatures, ...]:
+        return () if self.attribution == "table" else (self._pictures,)
 
     def observers(self, prompts: Sequence[str]) -> tuple[ValueMonitor, ...]:
         return (self._monitor(prompts),)
@@ -98,15 +104,17 @@ class Montrage(AttributionMethod):
     def fit(self, study: Study, state: State) -> None:
         monitor = self._monitor(study.prompts)
         state["prompts"] = np.array(monitor.prompts)
-        state["table"] = study.observation(monitor)["table"]  # M [n_train, n_prompts]
+        observed = study.observation(monitor)["table"]
+        table = np.zeros((len(study.train), observed.shape[1]), dtype=observed.dtype)  # no V moves for a distractor
+        table[list(study.trained_rows)] = observed
+        state["table"] = table  # M [n_train, n_prompts]
         if self.attribution == "table":
             return
-        encoder = self._encoder(study)
-        embed_training_images(study, state, encoder.encode_images)
         generations = study.generations
+        encoder = encoders.load_encoder(self.encoder, study.device)
         pairs = Pairs(
             generations=encoder.encode_images(generations),
-            train=torch.from_numpy(np.array(state["features"][0])),
+            train=torch.from_numpy(np.array(study.features(self._pictures)["features"][0])),
             truth=self._targets(_table_attributions(state, generations.prompts)),
             positive=_shares_modifier(generations.modifiers, study.train.prompts),
             prompts=generations.prompts,
@@ -127,17 +135,17 @@ class Montrage(AttributionMethod):
             values[rows] = _table_attributions(state, [queries.prompts[row] for row in rows])
         rows = np.flatnonzero(~from_table)
         if len(rows):
-            features = self._encoder(study).encode_images(queries[int(row)] for row in rows)
-            values[rows] = self._predict(state, features)
+            features = torch.from_numpy(study.features(self._pictures, queries)["features"][0][rows])
+            values[rows] = self._predict(state, features, study.features(self._pictures)["features"])
         return Scores.of(queries, study.train, values)
 
     @torch.no_grad()
-    def _predict(self, state: State, features: Tensor) -> np.ndarray:
-        """P [n_query, n_train] for features [n_query, d] of generations."""
+    def _predict(self, state: State, features: Tensor, train: np.ndarray) -> np.ndarray:
+        """P [n_query, n_train] for features [n_query, d] of generations and [versions, n_train, d] of training images."""
         model = self._model(features.shape[1])
         model.scaler.shift.copy_(torch.from_numpy(np.array(state["shift"])))
         model.scaler.scale.copy_(torch.from_numpy(np.array(state["scale"])))
-        return best_version(model.attributions, features, state["features"])
+        return best_version(model.attributions, features, train)
 
     def _targets(self, attributions: np.ndarray) -> Tensor:
         """GT [G, n_train] on the scale of P from τ [G, n_train]."""
@@ -149,8 +157,9 @@ class Montrage(AttributionMethod):
         own = {field.name for field in dataclasses.fields(ValueMonitor)} - {"prompts"}
         return ValueMonitor(prompts=tuple(prompts), **{name: getattr(self, name) for name in own})
 
-    def _encoder(self, study: Study) -> encoders.Encoder:
-        return encoders.load_encoder(self.resolve(study.edition).encoder, study.device)
+    @property
+    def _pictures(self) -> EncoderFeatures:
+        return EncoderFeatures(encoder=self.encoder)
 
     def _model(self, dimension: int) -> AttributionModel:
         return AttributionModel(dimension, self.scaler)

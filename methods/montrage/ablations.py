@@ -5,8 +5,12 @@ Each is MONTRAGE with another default; `--method montrage --method montrage-trip
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from attribench import encoders
+from attribench.interface import Edition
 
 from . import Montrage
 
@@ -27,21 +31,20 @@ class MontrageTriplet(Montrage):
 class MontrageVit(Montrage):
     """MONTRAGE on the features of a ViT trained to classify ImageNet (supplement Figure 4).
 
-    Which ViT is not stated; this is the base model at 224 pixels. Its weights come from the hub, once.
+    Which ViT is not stated; this is that of the `vit` baseline. Its weights come from the hub, once.
     """
 
     name: ClassVar[str] = "montrage-vit"
 
-    encoder: str = "timm/vit_base_patch16_224"
+    encoder: str = "vit_base_patch16_384"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MontrageDino(Montrage):
     """MONTRAGE on the features of DINO (supplement Figure 4).
 
-    Which DINO is not stated; this is the base model with patches of 16 pixels. Its weights come from the hub, once.
+    Which DINO is not stated; this is that of the `dino` baseline, on a mini edition dino-tiny.
     """
 
     name: ClassVar[str] = "montrage-dino"
-
-    encoder: str = "timm/vit_base_patch16_224.dino"
+    embedders: ClassVar[Mapping[Edition, str]] = encoders.DINO

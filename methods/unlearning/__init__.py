@@ -17,16 +17,17 @@ from attribench.gradients.curvature import Curvature, Identity, Kind
 from attribench.gradients.diffusion import GradientReader
 from attribench.gradients.fisher import Fisher
 from attribench.gradients.groups import Group
-from attribench.gradients.region import Region
 from attribench.interface import Access, AttributionMethod, Edition, Features, Queries, Scores, State, Study
 
 from ..gradient import Positive, best_version
 from .newton import Ascent
+from .published import LAION, published
 from .sweep import Sweep, keep_latents
 
 STEP_SIZES = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Tried by "tuned": rises of the query's loss, relative to it."""
-RISE = 1.0
+RISE, STEPS = 1.0, 1
+"""Where they are left open in the mini edition: docs/unlearning.md says how they were chosen."""
 CHANGES = 2**30
 """Bytes of changed weights held at a time: that many queries are swept together."""
 
@@ -46,46 +47,52 @@ class Unlearning(AttributionMethod):
 
     name: ClassVar[str] = "unlearning"
     needs: ClassVar[Access] = Access.GRADIENTS
+    takes_regions: ClassVar[bool] = True
 
     group: Group = "cross-attention-kv"
     """The weights that unlearn. The paper's best; full, attention and cross-attention are its ablations."""
     curvature: Kind = "diagonal"
+    fisher_of: Literal["study", "base"] = "study"
+    """study: F of the trained model over its own training images. base: F of the base model over pictures that no study
+    is about, made once for all studies of a data set, as the paper reuses Stable Diffusion's."""
     damping: Annotated[float, Ge(0)] | None = None
     """Times a layer's mean curvature, added to each entry. None: 0 for diagonal as in the paper, 0.1 for ekfac."""
-    steps: Positive = 1
-    step_size: Annotated[float, Gt(0)] | Literal["tuned"] | None = None
-    """None: 1 in relative units. "tuned": each of five relative sizes is a candidate. See docs/unlearning.md."""
+    steps: Positive | None = None
+    """None: what is published, or else one."""
+    step_size: Annotated[float, Gt(0)] | Literal["tuned", "published"] | None = None
+    """published: the paper's α and N for these weights and steps, of a customized model or of one trained from scratch.
+    tuned: each of five relative sizes is a candidate. None: 1 (relative) for mini, published for paper."""
     step_unit: Literal["relative", "absolute"] = "relative"
     """relative: the rise of the query's loss that all steps together are to cause to first order, as part of that loss,
     so that a value means the same for any model, group and curvature. absolute: α of the paper."""
     dataset_size: Positive | None = None
     """N of absolute steps: α/N for diagonal, α/N² for ekfac (its published gain), α for identity. None: n_train."""
     fisher_draws: Positive | None = None
-    """(timestep, noise) draws of each training image and version. None: 20 for mini, 5 for paper (MSCOCO's epochs)."""
+    """(caption, timestep, noise) draws of each image and version. None: 20 for mini, 5 for paper (MSCOCO's epochs); of
+    fisher_of=base 5 and 20."""
     query_timesteps: Positive | None = None
     """Of the query's gradient, in each step, one in each of as many parts of the schedule. None: 40 mini, 400 paper."""
     sweep: Literal["losses", "first-order"] = "losses"
     timesteps: Positive | None = None
     """Strided, of a training image's loss. None: 10 for mini, 20 for paper (10 for its customized models)."""
-    region: str | None = None
-    """"x,y,w,h" in pixels of the generated picture: unlearn this box alone."""
 
     def __post_init__(self) -> None:
-        if self.region is not None:
-            Region.parse(self.region)
         if self.step_unit == "absolute" and not isinstance(self.step_size, float):
             raise MethodError("step_unit=absolute needs step_size=NUMBER; docs/unlearning.md lists the published ones")
-        if self.sweep == "first-order" and self.step_size == "tuned" and self.steps == 1:
+        if self.sweep == "first-order" and self.step_size == "tuned" and (self.steps or STEPS) == 1:
             raise MethodError("the step size scales first-order scores and changes no order; give step_size a number")
 
     def resolve(self, edition: Edition) -> Self:
-        """Counts that were left open."""
+        """Counts that were left open; the steps of a published size stay so, since they depend on how a study was trained."""
         mini = edition == "mini"
+        size = self.step_size or (RISE if mini else "published")
+        draws = {"study": (20, 5), "base": (5, 20)}[self.fisher_of]
         return dataclasses.replace(
             self,
             damping=(0.1 if self.curvature == "ekfac" else 0.0) if self.damping is None else self.damping,
-            step_size=self.step_size or RISE,
-            fisher_draws=self.fisher_draws or (20 if mini else 5),
+            steps=self.steps or (None if size == "published" else STEPS),
+            step_size=size,
+            fisher_draws=self.fisher_draws or draws[0 if mini else 1],
             query_timesteps=self.query_timesteps or (40 if mini else 400),
             timesteps=self.timesteps or (10 if mini else 20),
         )
@@ -101,7 +108,8 @@ class Unlearning(AttributionMethod):
     def features(self) -> tuple[Features, ...]:
         if self.curvature == "identity":
             return ()
-        return (Fisher(kind=self.curvature, group=self.group, draws=self.resolve("mini").fisher_draws),)
+        draws = self.resolve("mini").fisher_draws
+        return (Fisher(kind=self.curvature, group=self.group, draws=draws, of=self.fisher_of),)
 
     # ------------------------------------------------------------------------------------ scoring
 
@@ -120,15 +128,7 @@ class Unlearning(AttributionMethod):
             raise MethodError("unlearning has no step size of its own: score its candidates, or give step_size a number")
         own = self.resolve("mini")  # what a bench has resolved stays as it is
         reader = GradientReader(study.model, own.group, "loss")
-        ascent = Ascent(
-            reader=reader,
-            curvature=own._curvature(study, reader),
-            steps=own.steps,
-            step_size=own.step_size,
-            divisor=None if own.step_unit == "relative" else own._divisor(study),
-            timesteps=own.query_timesteps,
-            region=None if own.region is None else Region.parse(own.region),
-        )
+        ascent = own._ascent(study, reader)
         sweep = own._sweep(study, state)
         values = np.empty((len(queries), sweep.rows))
         together = max(1, CHANGES // (reader.n_parameters * study.model.unet.dtype.itemsize))
@@ -155,12 +155,22 @@ class Unlearning(AttributionMethod):
     def _sweep(self, study: Study, state: Mapping[str, np.ndarray]) -> Sweep:
         return Sweep(study, state["latents"], self.resolve("mini").timesteps, self.group)
 
+    def _ascent(self, study: Study, reader: GradientReader) -> Ascent:
+        return Ascent(reader, self._curvature(study, reader), *self._step(study), self.query_timesteps)
+
+    def _step(self, study: Study) -> tuple[int, float, float | None]:
+        """How many steps, their size, and what it is divided by; None for a relative size."""
+        steps, size, divisor, n = self.steps, self.step_size, None, self.dataset_size or len(study.train)
+        if size == "published":
+            customized = bool(study.model.modifiers)
+            steps, size = published("customized" if customized else "from scratch", self.curvature, self.group, steps)
+            n = self.dataset_size or (LAION if customized else n)
+        if self.step_size == "published" or self.step_unit == "absolute":
+            divisor = {"identity": 1.0, "diagonal": float(n), "ekfac": float(n) ** 2}[self.curvature]
+        return steps, size, divisor
+
     def _curvature(self, study: Study, reader: GradientReader) -> Curvature:
         if not self.features():
             return Identity()
         (fisher,) = self.features()
         return fisher.curvature(study.features(fisher), reader, self.damping)
-
-    def _divisor(self, study: Study) -> float:
-        n = float(self.dataset_size or len(study.train))
-        return {"identity": 1.0, "diagonal": n, "ekfac": n * n}[self.curvature]

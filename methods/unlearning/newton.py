@@ -14,7 +14,7 @@ from attribench.diffusion import noise
 from attribench.errors import MethodError
 from attribench.gradients.curvature import Curvature
 from attribench.gradients.diffusion import GradientReader, Sample, timesteps_of
-from attribench.gradients.region import Region
+from attribench.gradients.region import query_mask
 from attribench.interface import Queries
 
 
@@ -29,7 +29,6 @@ class Ascent:
     divisor: float | None
     """s = step_size / divisor; None: s such that ⟨∇L(q, θ_0), step⟩ = step_size · L(q, θ_0) / steps."""
     timesteps: int
-    region: Region | None
 
     def change(self, queries: Queries, i: int) -> dict[str, Tensor]:
         """θ − θ_0 after unlearning query i: each layer's [out, in], a bias as the last column.
@@ -71,18 +70,15 @@ class Ascent:
         return gradient, float(torch.cat(errors, dim=1).double().mean())
 
     def sample(self, queries: Queries, i: int, step: int) -> Sample:
-        """The rows that stand for query i in a step: timesteps and noise of its own, from the bank."""
-        model, picture, key = self.reader.model, queries[i], (queries.ids[i], queries.prompts[i])
+        """The rows that stand for query i in a step: timesteps and noise of its own, from the bank, and its box."""
+        model, key = self.reader.model, (queries.ids[i], queries.prompts[i])
         # scaled by the VAE's factor, as the training latents are (the published code for customized models is not)
-        latent = model.latent_moments(model.pixels([picture]))[0].to(model.unet.dtype)
+        latent = model.latent_moments(model.pixels([queries[i]]))[0].to(model.unet.dtype)
         steps = timesteps_of("stratified", self.timesteps, model.n_timesteps, "unlearning", *key, step)
         drawn = [noise.normal(model.latent_shape, "unlearn", *key, t, step, k) for k, t in enumerate(steps)]
-        mask = None
-        if self.region is not None:
-            mask = self.region.mask(picture.size, model.resolution, model.downscale)
         return Sample(
             id=key[0], prompt=key[1], latents=latent.expand(len(steps), -1, -1, -1), timesteps=steps,
-            noise=torch.stack(drawn).to(latent), mask=mask,
+            noise=torch.stack(drawn).to(latent), mask=query_mask(queries, i, model),
         )  # fmt: skip
 
     def _diverged(self, query_id: str, step: int) -> str:

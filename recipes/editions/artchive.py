@@ -5,7 +5,6 @@ Three kinds of hands: face styles drawn from parts (DiceBear), emoji houses
 drawings.csv the hand-picked drawings; the faces come from fixed seeds.
 """
 
-import io
 import json
 import re
 import subprocess
@@ -13,19 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import resvg_py
-from PIL import Image
-
 from composition import drawing_picture
-from edition_files import ImageRow, read_table, save_picture, write_image_rows, write_table
+from edition_files import ImageRow, read_table, save_picture, write_rows, write_table
 from face_captions import face_caption
 from object_renderer import seeded
 from sources import DEBIAN_VERSIONS, NPM_VERSIONS, debian_package, node_modules
+from vector_drawings import IconSet, rasterise
 
 HERE = Path(__file__).parent
 FACES_PER_STYLE = 24
-RASTER_SIZE = 512
-PIXELS_PER_UNIT = {"": 1.0, "px": 1.0, "pt": 1.25, "mm": 3.543307}
 CHANGES = "rasterised, cropped, resized, put on a plain ground"
 WHOLE_CHANGES = "rasterised, cropped, resized"
 
@@ -62,7 +57,7 @@ def build(work: Path, out: Path) -> None:
                     changes=WHOLE_CHANGES if artist["frame"] == "whole" else CHANGES,
                 )
             )
-    write_image_rows(out / "images.csv", rows)
+    write_rows(out / "images.csv", rows)
     write_table(
         out / "concepts.csv",
         ("concept", "class_word", "split", "artist"),
@@ -77,26 +72,6 @@ def source_package(artist: dict[str, str]) -> str:
     prefix = {"dicebear": "@dicebear", "iconify": "@iconify-json"}[artist["collection"]]
     package = f"{prefix}/{artist['source_name']}"
     return f"{package} {NPM_VERSIONS[package]}"
-
-
-def rasterise(svg: str) -> Image.Image:
-    """Draw an SVG at RASTER_SIZE pixels of width, as RGBA. Text is left out: its look depends on fonts."""
-    png = resvg_py.svg_to_bytes(svg_string=_with_view_box(svg), width=RASTER_SIZE, skip_system_fonts=True)
-    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-
-
-def _with_view_box(svg: str) -> str:
-    tag = re.search(r"<svg\b[^>]*>", svg)[0]
-    if "viewBox" in tag:
-        return svg
-    width, height = (_pixels(re.search(rf'\s{side}="([^"]*)"', tag)[1]) for side in ("width", "height"))
-    unsized = re.sub(r'\s(width|height)="[^"]*"', "", tag)
-    return svg.replace(tag, f'{unsized[:-1]} viewBox="0 0 {width:g} {height:g}">', 1)
-
-
-def _pixels(length: str) -> float:
-    number, unit = re.fullmatch(r"([\d.]+)\s*([a-z]*)", length).groups()
-    return float(number) * PIXELS_PER_UNIT[unit]
 
 
 def _drawings(artist: dict[str, str], work: Path) -> Iterator[Drawing]:
@@ -114,16 +89,9 @@ def _faces(artist: dict[str, str], work: Path) -> Iterator[Drawing]:
 
 
 def _icons(artist: dict[str, str], work: Path) -> Iterator[Drawing]:
-    path = node_modules(work) / "@iconify-json" / artist["source_name"] / "icons.json"
-    icons = json.loads(path.read_text(encoding="utf-8"))
+    icons = IconSet(artist["source_name"], work)
     for row in _picked(artist):
-        icon = icons["icons"][row["name"]]
-        width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
-        svg = (
-            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
-        )
-        yield Drawing(row["name"], svg, row["caption"])
+        yield Drawing(row["name"], icons.svg(row["name"]), row["caption"])
 
 
 def _clip_art(artist: dict[str, str], work: Path) -> Iterator[Drawing]:

@@ -1,4 +1,4 @@
-"""Build the mini editions: attribench/assets/editions/{customconcept101,artchive}.
+"""Build the mini editions: attribench/assets/editions/{customconcept101,artchive,mscoco,gendata}.
 
     python recipes/editions/build.py --work DIR            build, and replace what is committed
     python recipes/editions/build.py --work DIR --check    build aside, and compare with what is committed
@@ -16,14 +16,20 @@ from pathlib import Path
 
 import artchive
 import customconcept101
-from edition_files import contact_sheet, edition_pictures, folder_hash, folder_size
+import gendata
+import mscoco
+from edition_files import contact_sheet, folder_hash, folder_size, pictures_by_concept
 from edition_papers import write_papers
 
 ROOT = Path(__file__).resolve().parents[2]
 EDITIONS = ROOT / "attribench" / "assets" / "editions"
 SHEETS = ROOT / "docs" / "editions"
-BUILDERS = {"customconcept101": customconcept101.build, "artchive": artchive.build}
-SHEET_PICTURES = {"customconcept101": 8, "artchive": 12}
+BUILDERS = {"customconcept101": customconcept101.build, "artchive": artchive.build, "mscoco": mscoco.build}
+BUILDERS["gendata"] = gendata.build  # made from the editions before it, as they are committed
+SHEET_GROUPS = {
+    "customconcept101": pictures_by_concept, "artchive": pictures_by_concept, "mscoco": mscoco.sheet_groups,
+}  # fmt: skip
+SHEET_PICTURES = {"customconcept101": 8, "artchive": 12, "mscoco": 14}
 
 
 def main() -> int:
@@ -44,7 +50,10 @@ def main() -> int:
             else:
                 shutil.rmtree(EDITIONS / name, ignore_errors=True)
                 shutil.copytree(built, EDITIONS / name)
-                contact_sheet(edition_pictures(built), SHEETS / f"{name}.webp", SHEET_PICTURES[name])
+                if name == "gendata":
+                    gendata.sheet(built, SHEETS / f"{name}.webp")
+                else:
+                    contact_sheet(SHEET_GROUPS[name](built), SHEETS / f"{name}.webp", SHEET_PICTURES[name])
     if arguments.distractors:
         count = customconcept101.write_distractors(work, arguments.distractors)
         print(f"distractors: {count} pictures in {arguments.distractors}")

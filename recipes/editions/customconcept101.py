@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from composition import object_picture
-from edition_files import ImageRow, read_table, save_picture, write_image_rows, write_table
+from edition_files import ImageRow, read_table, save_picture, write_rows, write_table
 from object_renderer import ObjectScene, poses, readable_copy, seeded
 from sources import DEBIAN_VERSIONS, carries_cc0_file, furniture_catalogue, furniture_library
 
@@ -83,13 +83,13 @@ def build(work: Path, out: Path) -> None:
     catalogue = furniture_catalogue(library)
     rows = []
     for concept in found:
-        author = _author(library, catalogue[concept.model])
+        author = author_of(library, catalogue[concept.model])
         source = f"{PACKAGE}: {concept.model}"
         for view, picture in _views(concept.model, concept.view, work):
             file = f"benchmark_dataset/{concept.name}/{view:02d}.webp"
             save_picture(picture, out / file)
             rows.append(ImageRow(file, concept.name, concept.caption, source, author, "CC0-1.0", CHANGES))
-    write_image_rows(out / "images.csv", rows)
+    write_rows(out / "images.csv", rows)
     write_table(
         out / "concepts.csv",
         ("concept", "class_word", "split"),
@@ -149,7 +149,8 @@ def _views(model: str, kind: str, work: Path, size: int | None = None) -> Iterat
     scene.close()
 
 
-def _author(library: Path, entry: dict[str, str]) -> str:
+def author_of(library: Path, entry: dict[str, str]) -> str:
+    """Who made a model, by its entry of the catalogue or its licence file."""
     creator = entry["creator"]
     if creator.replace(" ", "") != "BlendSwap":
         return creator

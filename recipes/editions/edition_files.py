@@ -4,7 +4,9 @@ import csv
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 
@@ -37,11 +39,13 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
         writer.writerows(rows)
 
 
-def write_image_rows(path: Path, rows: Sequence[ImageRow]) -> None:
-    """Write images.csv, sorted by file."""
-    header = [field.name for field in fields(ImageRow)]
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Write images.csv from rows of one dataclass with a field `file`, sorted by it; each file may stand there once."""
     ordered = sorted(rows, key=lambda row: row.file)
-    write_table(path, header, (asdict(row).values() for row in ordered))
+    twice = [one.file for one, other in pairwise(ordered) if one.file == other.file]
+    if twice:
+        raise ValueError(f"{twice[0]} is written twice")
+    write_table(path, [field.name for field in fields(ordered[0])], (asdict(row).values() for row in ordered))
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -71,7 +75,7 @@ def folder_size(folder: Path) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def edition_pictures(edition: Path) -> dict[str, list[Path]]:
+def pictures_by_concept(edition: Path) -> dict[str, list[Path]]:
     """The pictures of each concept of a built edition, in the order of images.csv."""
     pictures: dict[str, list[Path]] = {}
     for row in read_table(edition / "images.csv"):

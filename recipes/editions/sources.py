@@ -20,6 +20,10 @@ NPM_VERSIONS = {
     **{f"@dicebear/{style}": "9.4.3" for style in DICEBEAR_STYLES},
     "@iconify-json/noto-v1": "1.2.5",
     "@iconify-json/fxemoji": "1.2.2",
+    "@iconify-json/noto": "1.2.9",
+    "@iconify-json/twemoji": "1.2.5",
+    "@iconify-json/fluent-emoji": "1.2.7",
+    "@iconify-json/fluent-emoji-flat": "1.2.6",
 }
 DEBIAN_VERSIONS = {
     "sweethome3d-furniture": "1.8-1",

@@ -14,16 +14,18 @@ import argparse
 import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
-from PIL import Image
 from transformers import CLIPTokenizer
 
 from checkpoint import MovingAverage, restore, save, write_atomically
 from corpus import Painter, caption, load
+from neighbours import neighbours
+from views import draw_view, tinted
 
 SEED = 3
 BATCH = 192
@@ -47,23 +49,6 @@ def new_model(config: dict) -> open_clip.CLIP:
     """open_clip's CLIP; the config's tokenizer name concerns its tokenizer factory alone."""
     text = {key: value for key, value in config["text_cfg"].items() if key != "hf_tokenizer_name"}
     return open_clip.CLIP(config["embed_dim"], config["vision_cfg"], text)
-
-
-def draw_view(painter: Painter, rng: np.random.Generator, index: int) -> tuple[np.ndarray, str]:
-    """A varied picture of one drawing, and the name of its view."""
-    view = rng.choice(["single", "far", "close"], p=[0.8, 0.1, 0.1])
-    if view != "single":
-        return getattr(painter, view)(rng, index), view
-    background = painter.background(rng) if rng.random() < 0.5 else painter.loud_background(rng)
-    item = (index, rng.uniform(0.6, 1.1), *(0.5 + rng.uniform(-0.1, 0.1, 2)), rng.random() < 0.5)
-    return painter.place([item], background, turn=rng.uniform(-12, 12) if rng.random() < 0.3 else 0.0), view
-
-
-def tinted(pictures: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
-    """Brightness, contrast and a colour cast, drawn per picture, of [B, 3, 64, 64] in [-1, 1]."""
-    gain = 1 + 0.25 * (2 * torch.rand(len(pictures), 3, 1, 1, generator=draws) - 1)
-    shift = 0.15 * (2 * torch.rand(len(pictures), 3, 1, 1, generator=draws) - 1)
-    return (pictures * gain + shift).clamp(-1, 1)
 
 
 def thing_caption(rng: np.random.Generator, row: dict, view: str) -> tuple[str, bool]:
@@ -112,17 +97,6 @@ def retrieval(model, tokenizer, painter: Painter, rows: list[dict]) -> dict[str,
         "house_top1": round((guessed == house).float().mean().item(), 3),
         "subjects": len(subjects), "pictures": len(held_out),
     }  # fmt: skip
-
-
-def neighbours(model, folder: Path) -> dict[str, float]:
-    """Leave-one-out nearest neighbour accuracy over a folder with one folder of pictures per label."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix in {".webp", ".png", ".jpg"})
-    labels = np.array([path.parent.name for path in files])
-    features = encode_pictures(model, np.stack([np.asarray(Image.open(f).convert("RGB").resize((64, 64))) for f in files]))
-    similar = features @ features.T
-    similar.fill_diagonal_(-2)
-    right = labels[similar.argmax(1).numpy()] == labels
-    return {"nearest_neighbour": round(float(right.mean()), 3), "labels": len(set(labels)), "pictures": len(files)}
 
 
 def averaged_model(average: MovingAverage, config: dict) -> open_clip.CLIP:
@@ -208,7 +182,8 @@ def main() -> None:
             saved = progress["seconds"]
             averaged = averaged_model(average, config)
             figures = retrieval(averaged, tokenizer, painter, rows)
-            figures |= {folder.name: neighbours(averaged, folder) for folder in options.labelled if folder.exists()}
+            encode = partial(encode_pictures, averaged)
+            figures |= {folder.name: neighbours(encode, folder) for folder in options.labelled if folder.exists()}
             progress["history"].append({"step": progress["step"], "loss": round(running, 4), **figures})
             print(progress["history"][-1], flush=True)
             save(path, average, optimizer, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -55,3 +55,29 @@ def attribench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def beside() -> Callable[[Sequence[Path], Path], Callable[..., subprocess.CompletedProcess]]:
+    """Installs packages below a folder as a stranger would, by pip, but offline; gives `attribench …` with them beside it.
+
+    `tool="pytest"` runs that instead of attribench.
+    """
+
+    def install(sources: Sequence[Path], folder: Path) -> Callable[..., subprocess.CompletedProcess]:
+        site = folder / "site"
+        options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+        command = [sys.executable, "-m", "pip", "install", *options, "--target", str(site), *map(str, sources)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        own = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(site), "ATTRIBENCH_STORE": str(folder / "store"), "COLUMNS": "150"}
+
+        def run(*arguments: str, tool: str = "attribench") -> subprocess.CompletedProcess:
+            return subprocess.run(
+                [sys.executable, "-m", tool, *arguments],
+                cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=600, check=False,
+            )  # fmt: skip
+
+        return run
+
+    return install

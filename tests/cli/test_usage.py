@@ -17,7 +17,7 @@ UNREADABLE = {
     "no value": (["run", "--limit"], "option '--limit' requires an argument (`attribench run --help`"),
     "unknown option": (["run", "--methd", "x"], "there is no option --methd; did you mean --method? (`attribench run --help`"),
     "far option": (["--frobnicate"], "there is no option --frobnicate (`attribench --help` shows what it takes)"),
-    "unknown verb": (["lst"], "no verb is called 'lst'; did you mean 'list'? (there are: list,"),
+    "unknown verb": (["lst"], "no verb is called 'lst'; did you mean 'list'? (there are: check,"),
     "missing argument": (["show"], "missing argument 'RUN_FOLDER' (`attribench show --help`"),
     "extra argument": (["list", "everything"], "got unexpected extra argument(s) (everything)"),
     "escape": (["run", "--\x1b[31m"], "there is no option --\\x1b[31m"),

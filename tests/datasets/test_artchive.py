@@ -70,7 +70,7 @@ def test_a_split_depends_on_the_concept_alone(artchive_root, picture):
 
 
 def test_a_quarter_of_many_concepts_is_dev():
-    from attribench.datasets.concept_folders import default_split
+    from attribench.datasets.splits import default_split
 
     dev = sum(default_split("artchive", f"artist {number}") == "dev" for number in range(4000))
     assert 900 < dev < 1100

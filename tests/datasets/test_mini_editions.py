@@ -1,6 +1,9 @@
 """The editions that ship are whole, and are read by the adapters of the paper editions."""
 
+import csv
 from collections import Counter
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,14 +11,33 @@ from attribench.datasets.customconcept101 import CustomConcept101
 
 from attribench import editions
 
+OF_CONCEPTS = ("artchive", "customconcept101")
+ALL = (*OF_CONCEPTS, "mscoco")
+FOLDER = Path(str(files("attribench") / "assets" / "editions"))
 
-@pytest.fixture(scope="module", params=["artchive", "customconcept101"])
+
+@pytest.fixture(scope="module", params=OF_CONCEPTS)
 def mini(request):
     return editions.open_dataset(request.param)
 
 
-def test_it_has_no_fault(mini):
+@pytest.mark.parametrize("name", ALL)
+def test_it_has_no_fault(name):
+    mini = editions.open_dataset(name)
     assert [str(problem) for problem in mini.verify()] == []
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_its_card_and_notice_name_every_licence(name):
+    root = FOLDER / name
+    assert (root / "CARD.md").read_text().startswith("# ") and (root / "NOTICE").read_text().startswith("NOTICE for")
+    with (root / "images.csv").open(newline="", encoding="utf-8") as file:
+        licences = {row["licence"] for row in csv.DictReader(file)}
+    assert licences == {path.stem for path in (root / "LICENSES").iterdir()}
+
+
+def test_all_editions_together_are_small():
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 12_000_000
 
 
 def test_both_splits_hold_concepts_for_customizations_of_five(mini):

@@ -151,3 +151,14 @@ def test_an_input_that_one_output_depends_on_enters_its_key_alone():
     assert {ref.key for ref in step.needed(lambda key: False)} == {ref.key for ref in sources.values()}
     assert {ref.key for ref in step.needed(lambda key: key == step.keys["a"])} == {sources["b"].key, sources["c"].key}
     assert Job.of(step, "cpu").parents("a") == {"shared": sources["c"].key, "a": sources["a"].key}
+
+
+def test_an_input_that_some_outputs_share_is_needed_while_one_of_them_is_missing():
+    sources = {name: single(draw, value=name)["numbers"] for name in "ab"}
+    own = {"first": frozenset("a"), "second": frozenset("a"), "third": frozenset("b")}
+    step = Step("looks", draw, {}, sources, dict.fromkeys(own), own_inputs=own)
+    present = {step.keys["first"], step.keys["third"]}
+    assert [ref.key for ref in step.needed(lambda key: key in present)] == [sources["a"].key]
+    assert step.needed(lambda key: True) == []
+    for output in ("first", "second"):
+        assert Job.of(step, "cpu").parents(output) == {"a": sources["a"].key}

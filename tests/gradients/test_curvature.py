@@ -9,15 +9,16 @@ from torch import nn
 
 from attribench.diffusion import noise
 from attribench.diffusion.model import DiffusionModel
-from attribench.errors import MethodError
+from attribench.errors import MethodError, UsageError
 from attribench.gradients import curvature, fisher
 from attribench.gradients.curvature import Diagonal, EkFac, covariances, eigenbases, split_bases, split_entries, sum_of_squares
 from attribench.gradients.diffusion import GradientReader, Sample, timesteps_of
 from attribench.gradients.factors import record
 from attribench.gradients.fisher import Fisher
 from attribench.gradients.outputs import output
-from attribench.gradients.region import Region
+from attribench.gradients.region import mask as mask_of
 from attribench.interface import Edition, State, Study, TrainImage, TrainingImages
+from attribench.regions import Region
 
 
 @pytest.fixture
@@ -109,6 +110,19 @@ def test_a_fisher_does_not_depend_on_the_batch_and_goes_on_after_a_kill(study, t
     resumed = kept(study, kind, tmp_path / "killed")
     assert reads - before == 2  # the block in the making and the last one
     np.testing.assert_array_equal(resumed["squares"], blocks["squares"])
+
+
+def test_each_draw_has_one_of_the_images_captions_and_all_are_drawn(double_model, pictures):
+    captions = ("a cat", "a red cat", "a picture of a cat")
+    images = [TrainImage(id=name, prompt=captions[0], caption="", concept="", further_prompts=captions[1:]) for name in pictures]
+    study = OneModel(double_model, pictures)
+    study.train = TrainingImages(images, pictures.__getitem__)
+    fisher = Fisher(kind="diagonal", group="full", draws=6)
+    seen = [sample.prompt for sample in fisher._samples(study, double_model, range(8))]
+    assert set(seen) == set(captions)
+    assert len({tuple(seen[6 * row : 6 * row + 6]) for row in range(8)}) > 4  # not the same one for all of a batch
+    study.train = TrainingImages(images[4:], pictures.__getitem__)
+    assert [sample.prompt for sample in fisher._samples(study, double_model, range(1))] == seen[24:30]
 
 
 def test_an_entry_without_curvature_is_an_error_only_where_the_query_asks_for_a_step():
@@ -234,29 +248,21 @@ def test_inner_products_need_no_gradient_and_equal_those_with_it(double_model, n
 
 
 def test_a_region_is_the_cells_that_its_box_touches():
-    whole = Region.parse("0,0,32,32").mask((32, 32), 32, 4)
+    whole = mask_of(Region.parse("0,0,32,32"), (32, 32), 32, 4)
     assert whole.shape == (1, 8, 8) and whole.all()
-    mask = Region.parse("3, 8, 2, 4").mask((32, 32), 32, 4)  # columns 3 and 4 of pixels: cells 0 and 1
+    mask = mask_of(Region.parse("3, 8, 2, 4"), (32, 32), 32, 4)  # columns 3 and 4 of pixels: cells 0 and 1
     assert mask[0].nonzero().tolist() == [[2, 0], [2, 1]]
-    large = Region.parse("6,16,4,8").mask((64, 64), 32, 4)  # the same box of a picture of twice the size
+    large = mask_of(Region.parse("6,16,4,8"), (64, 64), 32, 4)  # the same box of a picture of twice the size
     assert torch.equal(large, mask)
-    wide = Region.parse("16,0,32,32").mask((64, 32), 32, 4)  # the centre square is all that the model sees
+    wide = mask_of(Region.parse("16,0,32,32"), (64, 32), 32, 4)  # the centre square is all that the model sees
     assert wide.all()
 
 
-@pytest.mark.parametrize(
-    ("text", "size", "said"),
-    [
-        ("1,2,3", (32, 32), "is not x,y,w,h"),
-        ("1,2,-3,4", (32, 32), "is not x,y,w,h"),
-        ("1,2,0,4", (32, 32), "no area"),
-        ("30,0,4,4", (32, 32), "beyond the picture of 32 × 32 pixels"),
-        ("0,0,8,8", (64, 32), "outside the centre square"),
-    ],
-)
-def test_a_region_that_cannot_be_is_told(text, size, said):
-    with pytest.raises(MethodError, match=said):
-        Region.parse(text).mask(size, 32, 4)
+def test_a_region_that_the_model_cannot_see_is_told():
+    with pytest.raises(UsageError, match="30,0,4,4 reaches beyond the picture of 32 × 32 pixels"):
+        mask_of(Region.parse("30,0,4,4"), (32, 32), 32, 4)
+    with pytest.raises(MethodError, match="outside the centre square"):
+        mask_of(Region.parse("0,0,8,8"), (64, 32), 32, 4)
 
 
 @pytest.mark.parametrize("function", ["loss", "mean-squared-l2-norm", "mean", "l1-norm", "l2-norm", "linf-norm", "weighted-mse"])

@@ -1,9 +1,9 @@
-"""A study in memory, and a small random CLIP in the folder format that open_clip reads."""
+"""A study in memory, and a small random CLIP in place of clip-tiny."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -102,34 +102,13 @@ def duplicates() -> tuple[MemoryStudy, Queries]:
     return study, queries
 
 
-@pytest.fixture(scope="session")
-def small_clip_folder(tmp_path_factory, small_model_folder) -> Path:
-    """A random CLIP for 32×32 pictures with the small model's tokenizer, as recipes/tiny/clip.py writes it."""
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
-    from transformers import CLIPTokenizer
-
-    folder = tmp_path_factory.mktemp("small-clip")
-    tokenizer = CLIPTokenizer.from_pretrained(small_model_folder / "tokenizer")
-    vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
-    text = {"context_length": 16, "vocab_size": len(tokenizer), "width": 32, "heads": 2, "layers": 2}
-    torch.manual_seed(0)
-    model = open_clip.CLIP(16, vision, text)
-    with torch.no_grad():  # every picture alike otherwise: a fresh projection is too small to tell them apart
-        model.visual.proj.mul_(10)
-    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": {**text, "hf_tokenizer_name": "local"}}
-    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def small_clip(small_clip_folder, monkeypatch) -> encoders.Encoder:
-    """That CLIP, standing where clip-tiny stands."""
-    encoder = encoders.local_encoder(small_clip_folder, encoders.TINY)
-    monkeypatch.setattr(encoders, "load_encoder", lambda name, device: encoder)
-    monkeypatch.setattr(encoders, "available", lambda name: None)
-    return encoder
+def small_clip(small_clip_folder, tmp_path_factory, monkeypatch) -> Iterator[encoders.Encoder]:
+    """That CLIP, where clip-tiny lies."""
+    assets = tmp_path_factory.mktemp("assets")
+    shutil.copytree(small_clip_folder, assets / "clip-tiny")
+    (assets / "clip-tiny" / "recipe.json").write_text("{}")
+    monkeypatch.setattr(encoders, "ASSETS", assets)
+    encoders.load_encoder.cache_clear()
+    yield encoders.load_encoder("clip-tiny")
+    encoders.load_encoder.cache_clear()

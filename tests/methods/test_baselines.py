@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from attribench.methods import features
 from attribench.methods.clip import ClipImage, ClipText
 from attribench.methods.controls import Constant, Random, ShuffledQueries, TrainingLoss
 from attribench.methods.pixel import Pixel
@@ -19,7 +18,7 @@ def named(method) -> str:
 
 
 def scores(method, study, queries, folder) -> np.ndarray:
-    state = State(folder)
+    method, state = method.resolve(study.edition), State(folder)
     method.fit(study, state)
     return method.score(study, state, queries).values
 
@@ -53,8 +52,9 @@ def test_with_flips_the_better_of_both_versions_counts(duplicates, small_clip, t
     cases = [toy.case(name) for name in queries.ids]
     mirrored = Queries(cases, lambda name: queries._load(name).transpose(Transpose.FLIP_LEFT_RIGHT))
     straight = scores(method, study, mirrored, tmp_path / "straight")
-    study.flips = True
-    flipped = scores(method, study, mirrored, tmp_path / "flipped")
+    pictures = dict(zip(study.train.ids, study.train, strict=True))
+    flipping = toy.MemoryStudy([toy.train_image(name) for name in study.train.ids], pictures, flips=True)
+    flipped = scores(method, flipping, mirrored, tmp_path / "flipped")
     own = np.arange(7)
     np.testing.assert_allclose(flipped[own, own], 1, atol=1e-5)
     assert (straight[own, own] < 0.9999).all()
@@ -94,29 +94,6 @@ def test_a_query_scored_alone_scores_the_same(duplicates, small_clip, toy, tmp_p
     study, queries = duplicates
     alone = [scores(method, study, some(queries, [row], toy), tmp_path / str(row))[0] for row in range(8)]
     np.testing.assert_allclose(scores(method, study, queries, tmp_path / "all"), alone, atol=1e-6)
-
-
-def test_a_killed_fit_goes_on_where_it_stopped(duplicates, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "BLOCK", 3)
-    study, queries = duplicates
-    whole = scores(Pixel(), study, queries, tmp_path / "whole")
-    seen, load = [], study.train._load
-
-    def failing(name):
-        if len(seen) == 4:
-            raise KeyboardInterrupt
-        seen.append(name)
-        return load(name)
-
-    study.train._load = failing
-    state = State(tmp_path / "killed")
-    with pytest.raises(KeyboardInterrupt):
-        Pixel().fit(study, state)
-    again = []
-    study.train._load = lambda name: again.append(name) or load(name)
-    Pixel().fit(study, state)
-    assert again == list(study.train.ids[3:])  # the first block of three is not read again
-    np.testing.assert_array_equal(Pixel().score(study, state, queries).values, whole)
 
 
 def test_clip_text_compares_the_plain_prompt_with_the_caption(duplicates, small_clip, toy, tmp_path):

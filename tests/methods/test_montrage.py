@@ -32,6 +32,11 @@ def scene(toy):
     return study, Queries(fit, pictures.__getitem__), Queries(unseen, pictures.__getitem__), table, fit + unseen
 
 
+def montrage(**fields) -> Montrage:
+    """As the bench hands it on for a mini edition."""
+    return Montrage(encoder="clip-tiny", **fields)
+
+
 def fitted(method, study, folder):
     state = State(folder)
     method.fit(study, state)
@@ -53,13 +58,13 @@ def test_default_observer_is_the_plain_monitor_of_all_prompts(scene):
 
 def test_fit_asks_for_the_observation_it_ordered(scene, small_clip, tmp_path):
     study = scene[0]
-    fitted(Montrage(norm="l2"), study, tmp_path)
-    assert tuple(study.observers) == Montrage(norm="l2").observers(study.prompts)
+    fitted(montrage(norm="l2"), study, tmp_path)
+    assert tuple(study.observers) == montrage(norm="l2").observers(study.prompts)
 
 
 def test_monitored_generations_are_attributed_by_the_table(scene, small_clip, tmp_path):
     study, monitored, _, table, _ = scene
-    scores = Montrage().score(study, fitted(Montrage(), study, tmp_path), monitored)
+    scores = montrage().score(study, fitted(montrage(), study, tmp_path), monitored)
     column = study.prompts.index("art of <new1>")
     np.testing.assert_allclose(scores.values[1], table[:, column] / table[:, column].sum(), rtol=1e-6)
     np.testing.assert_allclose(scores.values.sum(axis=1), 1, rtol=1e-6)
@@ -67,7 +72,7 @@ def test_monitored_generations_are_attributed_by_the_table(scene, small_clip, tm
 
 def test_equal_prompts_have_equal_attributions(scene, small_clip, tmp_path):
     study, monitored, _, _, _ = scene
-    values = Montrage().score(study, fitted(Montrage(), study, tmp_path), monitored).values
+    values = montrage().score(study, fitted(montrage(), study, tmp_path), monitored).values
     np.testing.assert_array_equal(values[0], values[4])  # "a <new1> cat" twice, from different noise
 
 
@@ -86,30 +91,30 @@ def test_the_table_alone_needs_no_encoder(scene, monkeypatch, tmp_path):
 
 def test_unseen_generations_are_attributed_by_the_model(scene, small_clip, tmp_path):
     study, monitored, unseen, _, _ = scene
-    state = fitted(Montrage(), study, tmp_path)
-    by_model = Montrage(attribution="model").score(study, state, monitored).values
-    values = Montrage().score(study, state, unseen).values
+    state = fitted(montrage(), study, tmp_path)
+    by_model = montrage(attribution="model").score(study, state, monitored).values
+    values = montrage().score(study, state, unseen).values
     assert values.shape == (2, 6)
     assert ((values >= 0) & (values <= 1)).all()
-    assert not np.allclose(by_model, Montrage().score(study, state, monitored).values)
+    assert not np.allclose(by_model, montrage().score(study, state, monitored).values)
 
 
 def test_columns_of_held_out_queries_are_not_learned_from(scene, small_clip, tmp_path):
     study, _, unseen, table, _ = scene
-    before = Montrage().score(study, fitted(Montrage(), study, tmp_path / "a"), unseen).values
+    before = montrage().score(study, fitted(montrage(), study, tmp_path / "a"), unseen).values
     for case in UNSEEN:
         table[:, study.prompts.index(case[1])] = np.arange(6)
-    after = Montrage().score(study, fitted(Montrage(), study, tmp_path / "b"), unseen).values
+    after = montrage().score(study, fitted(montrage(), study, tmp_path / "b"), unseen).values
     np.testing.assert_array_equal(before, after)
 
 
 def test_training_brings_the_model_closer_to_the_table(scene, small_clip, tmp_path):
     study, monitored, _, _, _ = scene
-    target = Montrage(attribution="table").score(study, fitted(Montrage(attribution="table"), study, tmp_path), monitored)
+    target = montrage(attribution="table").score(study, fitted(montrage(attribution="table"), study, tmp_path), monitored)
     target = target.values / target.values.max(axis=1, keepdims=True)
 
     def error(epochs):
-        method = Montrage(attribution="model", epochs=epochs, learning_rate=0.1, validation_share=0, plateau_patience=1000)
+        method = montrage(attribution="model", epochs=epochs, learning_rate=0.1, validation_share=0, plateau_patience=1000)
         values = method.score(study, fitted(method, study, tmp_path / str(epochs)), monitored).values
         return np.abs(values - target).mean()
 
@@ -121,7 +126,7 @@ def test_the_seed_is_the_only_randomness(scene, small_clip, tmp_path):
 
     def run(folder, seed):
         study.seed = seed
-        return Montrage().score(study, fitted(Montrage(), study, tmp_path / folder), unseen).values
+        return montrage().score(study, fitted(montrage(), study, tmp_path / folder), unseen).values
 
     np.testing.assert_array_equal(run("a", 4), run("b", 4))
     assert not np.array_equal(run("c", 16), run("d", 4))
@@ -129,7 +134,7 @@ def test_the_seed_is_the_only_randomness(scene, small_clip, tmp_path):
 
 def test_batches_of_one_score_the_same(scene, small_clip, tmp_path):
     study, monitored, unseen, _, cases = scene
-    method = Montrage(attribution="model")
+    method = montrage(attribution="model")
     state = fitted(method, study, tmp_path)
     alone = [method.score(study, state, Queries([case], unseen._load)).values[0] for case in cases[5:]]
     np.testing.assert_allclose(method.score(study, state, unseen).values, alone, atol=1e-5)

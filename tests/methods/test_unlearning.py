@@ -10,18 +10,20 @@ import pytest
 import torch
 from attribench.datasets.customconcept101 import CustomConcept101
 from attribench.methods import unlearning
-from attribench.methods.unlearning import Unlearning, sweep
+from attribench.methods.trak import Trak
+from attribench.methods.unlearning import Unlearning, ablations, sweep
 from attribench.methods.unlearning.newton import Ascent, changed
+from PIL import Image
 from PIL.Image import Transpose
 from scipy import stats
 
 from attribench import job, plugins
 from attribench.diffusion.model import DiffusionModel
-from attribench.errors import MethodError
+from attribench.errors import MethodError, Unavailable, UsageError
 from attribench.gradients.curvature import Identity
 from attribench.gradients.diffusion import GradientReader
-from attribench.gradients.region import Region
 from attribench.interface import Queries, State
+from attribench.regions import Region
 
 SMALL = {"fisher_draws": 2, "query_timesteps": 6, "timesteps": 4}
 PROMPTS = ("photo of a <new1> cat", "picture of a <new2> dog", "a red teddy bear")
@@ -47,11 +49,12 @@ def study_of(toy, double_model):
 
 @pytest.fixture
 def queries_of(toy):
-    """Picture i again, as a query with the prompt of training image i."""
+    """Picture i again, as a query with the prompt of training image i; all with a box, or none."""
 
-    def build(numbers) -> Queries:
+    def build(numbers, region: str | None = None) -> Queries:
         cases = [toy.case(f"query-{i}", prompt=PROMPTS[i % 3]) for i in numbers]
-        return Queries(cases, lambda name: toy.noise_picture(int(name.split("-")[1])))
+        regions = {} if region is None else {case.id: Region.parse(region) for case in cases}
+        return Queries(cases, lambda name: toy.noise_picture(int(name.split("-")[1])), regions)
 
     return build
 
@@ -80,6 +83,28 @@ def trained(toy, tiny):
         return study, Queries([toy.case(str(i), prompt=prompts[i]) for i in queries], load)
 
     return build
+
+
+@pytest.fixture
+def halves(toy, tiny):
+    """The tiny model on pictures of two objects each, and a query made of the left of the first and the right of the second."""
+    dataset = CustomConcept101(Path(job.__file__).parent / "assets" / "editions" / "customconcept101", "mini")
+    objects = [dataset.load(dataset.images(concept.name)[0].id).resize((32, 64)) for concept in dataset.concepts[:12]]
+    prompt = "two things"
+
+    def beside(left: int, right: int):
+        picture = Image.new("RGB", (64, 64))
+        picture.paste(objects[left], (0, 0))
+        picture.paste(objects[right], (32, 0))
+        return picture
+
+    pictures = {f"{i}.png": beside(*pair) for i, pair in enumerate([(0, 2), (3, 1), (4, 5), (6, 7), (8, 9), (10, 11)])}
+    study = toy.MemoryStudy([toy.train_image(name, prompt=prompt) for name in pictures], pictures, model=tiny)
+
+    def query_of(region: str) -> Queries:
+        return Queries([toy.case(region, prompt=prompt)], lambda name: beside(0, 1), {region: Region.parse(region)})
+
+    return study, query_of
 
 
 def method(**fields) -> Unlearning:
@@ -118,10 +143,10 @@ def test_small_absolute_steps_are_the_influence_function(study_of, queries_of, t
         squares[start:end] += 1e-3 * squares[start:end].mean()
         start = end
     reader = GradientReader(study.model, of.group, "loss")
-    seen = gradient(Ascent(reader, Identity(), 1, 1.0, 1.0, of.query_timesteps, None).sample(queries, 0, 0))
+    seen = gradient(Ascent(reader, Identity(), 1, 1.0, 1.0, of.query_timesteps).sample(queries, 0, 0))
     state = State(tmp_path / "state")
     of.fit(study, state)
-    of_train = torch.stack([gradient(of._sweep(study, state).sample(row)) for row in range(3)])
+    of_train = torch.stack([gradient(of._sweep(study, state).samples(row)[0]) for row in range(3)])
     expected = 1e-8 / 3 * of_train @ (seen / squares)
     for kind in ("losses", "first-order"):
         ours = dataclasses.replace(of, sweep=kind).score(study, state, queries).values[0]
@@ -148,7 +173,7 @@ def test_a_relative_step_raises_the_querys_loss_by_that_part_of_it(study_of, que
     for curvature in ("diagonal", "ekfac", "identity"):
         of = method(curvature=curvature, damping=0.1)
         reader = GradientReader(study.model, of.group, "loss")
-        ascent = Ascent(reader, of._curvature(study, reader), 1, 1e-4, None, of.query_timesteps, None)
+        ascent = Ascent(reader, of._curvature(study, reader), 1, 1e-4, None, of.query_timesteps)
         before = reader.factors([ascent.sample(queries, 0, 0)])[1].mean()
         with changed(reader.layers, ascent.change(queries, 0)):
             after = reader.factors([ascent.sample(queries, 0, 0)])[1].mean()
@@ -180,7 +205,7 @@ def test_the_querys_latent_is_scaled_as_training_latents_are(study_of, queries_o
     study, queries = study_of(3), queries_of([2])
     of, state = method(), State(tmp_path / "state")
     of.fit(study, state)
-    ascent = Ascent(GradientReader(study.model, of.group, "loss"), Identity(), 1, 1.0, 1.0, 8, None)
+    ascent = Ascent(GradientReader(study.model, of.group, "loss"), Identity(), 1, 1.0, 1.0, 8)
     np.testing.assert_array_equal(ascent.sample(queries, 0, 0).latents[0], state["latents"][2])
     vae = study.model.vae
     assert vae.config.scaling_factor != 1
@@ -206,6 +231,30 @@ def test_scores_depend_neither_on_the_batch_nor_on_order(study_of, queries_of, t
             monkeypatch.undo()
             expected = values(dataclasses.replace(of, sweep=kind), study, queries, tmp_path / "straight")
         np.testing.assert_allclose(single, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_with_several_captions_a_score_is_the_mean_over_each_of_them(toy, study_of, queries_of, double_model, tmp_path):
+    """Each caption's rise is that of the sweep with it alone, under the same change of weights; and so is its first order."""
+    study, queries, of = study_of(3), queries_of([7]), method()
+    reader = GradientReader(double_model, of.group, "loss")
+    change = of._ascent(study, reader).change(queries, 0)
+
+    def rises(prompts: tuple[str, ...], at_once: int = sweep.ROWS) -> dict[str, np.ndarray]:
+        pictures = dict(zip(study.train.ids, study.train, strict=True))
+        images = [dataclasses.replace(toy.train_image(name, prompt=prompts[0]), further_prompts=prompts[1:]) for name in pictures]
+        study_with = toy.MemoryStudy(images, pictures, model=double_model)
+        state = State(tmp_path / "-".join((*prompts, str(at_once))))
+        of.fit(study_with, state)
+        swept = sweep.Sweep(study_with, state["latents"], of.timesteps, of.group, at_once)
+        parts = {"losses": swept.losses([change]), "first-order": swept.first_order([change])}
+        found = {kind: torch.cat([part for _, part in blocks], dim=1)[0].numpy() for kind, blocks in parts.items()}
+        return found | {"losses": found["losses"] - state["base"]}
+
+    alone = [rises((prompt,)) for prompt in PROMPTS]
+    for at_once in (sweep.ROWS, 5):  # a pass may end between two captions of an image
+        together = rises(PROMPTS, at_once)
+        for kind, found in together.items():
+            np.testing.assert_allclose(found, np.mean([one[kind] for one in alone], axis=0), rtol=1e-5, atol=1e-14)
 
 
 def test_single_precision_moves_scores_by_no_more_than_a_millionth_of_the_loss(small_model, study_of, queries_of, tmp_path):
@@ -302,9 +351,9 @@ def test_base_losses_are_taken_once_and_go_on_after_a_kill(study_of, queries_of,
 
 
 def test_what_lies_outside_the_region_is_exactly_not_counted(study_of, queries_of, double_model):
-    queries = queries_of([7])
+    queries = queries_of([7], "8,0,8,16")
     reader = GradientReader(study_of(2).model, "cross-attention-kv", "loss")
-    ascent = Ascent(reader, Identity(), 1, 1.0, 1.0, 4, Region.parse("8,0,8,16"))
+    ascent = Ascent(reader, Identity(), 1, 1.0, 1.0, 4)
     sample = ascent.sample(queries, 0, 0)
     cells = 32 // double_model.downscale
     assert sample.mask.shape == (1, cells, cells) and 0 < sample.mask.sum() < cells * cells
@@ -329,15 +378,43 @@ def test_what_lies_outside_the_region_is_exactly_not_counted(study_of, queries_o
         torch.testing.assert_close(factor.matrix(), oracle[name].matrix(), rtol=1e-8, atol=1e-18)
 
 
-def test_a_region_of_the_whole_picture_changes_nothing_and_a_part_does(study_of, queries_of, tmp_path):
-    study, queries = study_of(3), queries_of([7])
+def test_the_box_of_the_whole_picture_is_exactly_no_box_and_a_part_is_not(study_of, queries_of, tmp_path):
+    study = study_of(3)
     plain, whole, part = (
-        values(method(region=region), study, queries, tmp_path / str(region)) for region in (None, "0,0,32,32", "0,0,8,8")
+        values(method(), study, queries_of([7], region), tmp_path / str(region)) for region in (None, "0,0,32,32", "0,0,8,8")
     )
-    np.testing.assert_allclose(whole, plain, rtol=1e-6)
+    np.testing.assert_array_equal(whole, plain)
     assert np.abs(part - plain).max() > 1e-3 * np.abs(plain).max()
-    with pytest.raises(MethodError, match="beyond the picture of 32 × 32"):
-        values(method(region="0,0,40,8"), study, queries, tmp_path / "beyond")
+    with pytest.raises(UsageError, match="beyond the picture of 32 × 32"):
+        values(method(), study, queries_of([7], "0,0,40,8"), tmp_path / "beyond")
+
+
+def test_with_a_box_the_querys_loss_is_the_mean_over_the_cells_that_it_touches(study_of, queries_of):
+    """Against the error taken by hand over the box's part of the prediction, and torch's own gradient of it."""
+    queries, model = queries_of([7], "8,0,8,16"), study_of(2).model
+    reader = GradientReader(model, "cross-attention-kv", "loss")
+    sample = Ascent(reader, Identity(), 1, 1.0, 1.0, 4).sample(queries, 0, 0)
+    factors, errors = reader.factors([sample])
+    (weight,) = reader.layers[name := next(iter(reader.layers))].parameters(recurse=False)
+    context = model.encode_prompts([sample.prompt]).expand(4, -1, -1)
+    with torch.enable_grad():
+        weight.requires_grad_(True)
+        steps = torch.tensor(sample.timesteps)
+        noisy = model.scheduler.add_noise(sample.latents, sample.noise, steps)
+        inside = (model.predict(noisy, steps, context) - sample.noise)[:, :, 0:4, 2:4].square().mean(dim=(1, 2, 3))
+        (by_hand,) = torch.autograd.grad(inside.mean(), weight)
+    weight.requires_grad_(False)
+    torch.testing.assert_close(errors[0], inside.detach())
+    torch.testing.assert_close(factors[name].matrix()[0], by_hand, rtol=1e-9, atol=1e-18)
+
+
+@pytest.mark.parametrize("of", [Unlearning(fisher_draws=5, query_timesteps=20), Trak(lambda_reg=0.1)])
+def test_of_a_picture_with_two_objects_the_boxed_one_is_found(of, halves, tmp_path):
+    """The query shows one training picture's object at its left and another's at its right, each where it stood."""
+    study, query_of = halves
+    for region, first in (("0,0,32,64", 0), ("32,0,32,64", 1)):
+        scores = values(of.resolve("mini"), study, query_of(region), tmp_path / region)
+        assert scores.argmax() == first
 
 
 def test_every_step_size_of_tuned_is_a_candidate(study_of, queries_of, tmp_path):
@@ -352,15 +429,44 @@ def test_every_step_size_of_tuned_is_a_candidate(study_of, queries_of, tmp_path)
         tuned.score(study, state, queries_of([7]))
 
 
+def test_published_sizes_are_those_of_how_the_model_was_trained(study_of, small_model_folder):
+    """N is that of LAION for a customized model, and the number of training images for one without modifiers."""
+    customized, from_scratch = study_of(3), study_of(3, model=DiffusionModel.load(small_model_folder))
+    of = Unlearning().resolve("paper")
+    assert of._step(customized) == (100, 0.1, 4e8)
+    assert dataclasses.replace(of, steps=1)._step(customized) == (1, 10.0, 4e8)
+    with pytest.raises(Unavailable, match="name no step size .* attention weights of a model that is customized; give"):
+        dataclasses.replace(of, group="attention")._step(customized)
+    for fields, expected in [
+        ({}, (1, 0.01, 3.0)),
+        ({"curvature": "ekfac"}, (1, 0.01, 9.0)),
+        ({"dataset_size": 7}, (1, 0.01, 7.0)),
+        ({"curvature": "identity", "steps": 10}, (10, 0.0001, 1.0)),
+        ({"group": "full"}, (1, 0.0005, 3.0)),
+    ]:
+        assert dataclasses.replace(of, **fields)._step(from_scratch) == expected
+
+
+def test_each_ablation_is_unlearning_with_one_field_changed():
+    own = dataclasses.asdict(Unlearning())
+    names = set()
+    for name, ablation in vars(ablations).items():
+        if isinstance(ablation, type) and issubclass(ablation, Unlearning) and ablation is not Unlearning:
+            assert len([field for field, value in dataclasses.asdict(ablation()).items() if value != own[field]]) == 1, name
+            assert plugins.find("method", ablation.name).load() is ablation
+            names.add(ablation.name.removeprefix("unlearning-"))
+    assert names == {"full", "attention", "cross-attention", "sgd", "one-step", "many-steps", "ekfac"}
+
+
 def test_variants_share_a_fisher_and_fields_are_checked():
-    assert method(steps=5).features() == method(sweep="first-order", region="0,0,4,4", damping=0.3).features()
+    assert method(steps=5).features() == method(sweep="first-order", damping=0.3).features()
+    assert method(fisher_of="base").features() != method().features()
     assert method(curvature="identity").features() == ()
     assert method(curvature="ekfac").features() != method().features()
     assert method(curvature="ekfac").damping == 0.1 and method().damping == 0.0
     paper = Unlearning().resolve("paper")
     assert paper.resolve("mini") == paper
     for fields, said in [
-        ({"region": "a"}, "is not x,y,w,h"),
         ({"step_unit": "absolute"}, "needs step_size"),
         ({"sweep": "first-order", "step_size": "tuned"}, "changes no order"),
         ({"group": "kv"}, "group"),

@@ -22,7 +22,8 @@ from attribench.protocols.between_concepts import BetweenConcepts
 from attribench.protocols.concept_studies import MIXED, UN_MIXED
 from attribench.protocols.protocol import Protocol
 from attribench.results.published import published
-from attribench.study.plan import StudyPlan, Training
+from attribench.study.plan import StudyPlan
+from attribench.study.training import Customization
 
 DEFAULT = BetweenConcepts.with_preset("mini", {})
 
@@ -321,7 +322,7 @@ def tiny_plan() -> StudyPlan:
         case("q1", "<new1> and <new2>", "cat", "dog"),
         case("q2", "<new1> and <new2>", "cat", "dog"),
     )
-    training = Training(
+    training = Customization(
         model="", data="", images=(image("a", "cat"), image("b", "dog"), image("c", "cat")),
         modifiers=(("<new1>", None), ("<new2>", None)), customization=DEFAULT.preset.customization, seed=0,
     )  # fmt: skip

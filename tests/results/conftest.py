@@ -49,6 +49,7 @@ def per_query() -> pd.DataFrame:
     columns = ["method", "variant", "metric", "study", "query_id", "method_seed", "value", "chance", "ceiling"]
     frame = pd.DataFrame(rows, columns=columns)
     frame.insert(1, "tuning", "")
+    frame.insert(6, "region", "")
     in_unit = ~frame["metric"].str.startswith("spearman")
     frame.loc[in_unit, "value"] = frame.loc[in_unit, "value"].clip(0, 1)
     return frame

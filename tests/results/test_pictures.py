@@ -1,6 +1,7 @@
 """The pictures of a run: whole, small, legible, and blind to what strangers' text might mean."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from attribench.regions import Region
 from attribench.results import pictures
 from attribench.results.drawing import MAX_BYTES, missing_glyphs_as_boxes
-from attribench.results.pictures import GREEN, Shown, interval_plot, top_five
+from attribench.results.pictures import BLOCK_HEAD, GREEN, HEAD, MARGIN, PICTURE, YELLOW, Shown, interval_plot, top_five
 
 METHODS = ["montrage", "clip-image (clip-tiny)", "a-stranger's-method-with-a-very-long-name (and-encoder)", "random"]
 LONG = "An image of $\\frac{1}{0$ " + "and_so_on_without_a_space" * 20
@@ -65,6 +67,19 @@ def test_own_images_are_framed_in_green_and_counted(monkeypatch):
     green = [patch for patch in figure.axes[0].patches if to_hex(patch.get_edgecolor()) == GREEN]
     assert len(green) == 3 + 1  # and one in the legend
     assert "3/5" in [text.get_text() for text in texts(figure)]
+
+
+def test_the_attributed_box_is_framed_where_it_lies(monkeypatch):
+    """Of a picture twice as wide as high the middle square is shown, and the part of the box that is in it."""
+    boxed = replace(query("a prompt", methods=["m"]), picture=picture(9, (128, 64)), region=Region(16, 32, 48, 32))
+    figure = drawn(monkeypatch, top_five, [boxed])
+    assert_no_overlap(figure)
+    yellow = [patch for patch in figure.axes[0].patches if to_hex(patch.get_edgecolor()) == YELLOW]
+    assert len(yellow) == 2  # one in the legend
+    box = yellow[-1]
+    left, top = MARGIN, HEAD + BLOCK_HEAD
+    expected = (left, top + PICTURE / 2, PICTURE / 2, PICTURE / 2)
+    assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == pytest.approx(expected)
 
 
 @pytest.mark.filterwarnings("error")

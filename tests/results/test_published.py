@@ -26,4 +26,12 @@ def test_the_rows_that_contradict_themselves_are_flagged():
 
 
 def test_nothing_published_is_an_empty_frame():
-    assert published("mscoco", "leave-k-out").empty
+    assert published("mscoco", "lds").empty
+
+
+def test_the_counterfactual_of_unlearning_is_kept_with_the_version_that_it_is_from():
+    rows = published("mscoco", "leave-k-out", "captions").set_index(["method", "metric"])
+    assert rows.loc[("Unlearning", "delta_loss@500"), "value"] == 5.6
+    assert rows.loc[("D-TRAK", "delta_loss@4000"), "value"] == 9.6
+    assert rows.loc[("Unlearning", "equivalent_random@500"), "value"] == 57_500
+    assert rows["source"].str.contains("Wang et al. 2024").all()

@@ -64,11 +64,12 @@ def test_the_null_is_what_scores_that_know_only_the_prompt_get():
     from attribench.metrics.within_concept import Accuracy
 
     from attribench.measurement import Retrained, Truth
-    from attribench.protocols.ordered_halves import distinct_halves
+    from attribench.protocols.ordered_halves import ordered_halves
 
     random = np.random.default_rng(1)
     n_concepts, n_prompts, pictures, n_train = 6, 4, 3, 6
-    masks = distinct_halves(random.random((2_000, n_train)))
+    cuts = [ordered_halves(row) for row in random.random((2_000, n_train))]
+    masks = np.unique([half for halves in cuts for cut in halves for half in cut], axis=0)
     assert len(masks) == 20
     worth = np.repeat(random.random((n_prompts, n_train)), pictures, axis=0)
     ids = tuple(map(str, range(len(worth))))

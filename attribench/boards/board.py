@@ -1,0 +1,174 @@
+"""A board: one edition of a data set, one protocol, one version, in one TOML file.
+
+    leaderboards/
+      boards/<dataset>-<edition>.<protocol>.v<version>.toml
+      submissions/<board>/<digest>.submission.zip     as they came
+      entries/<board>/<digest>.safetensors            what verifying them gave
+      truth/<board>/<study>-query.safetensors         what took training to know, kept by whoever runs the board
+      site/                                           built
+
+The version goes up whenever the studies are no longer the same: numbers of two versions never stand in one table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pydantic
+import tomli_w
+
+from attribench import plugins
+from attribench.editions import open_dataset
+from attribench.errors import SubmissionError, UsageError
+from attribench.measurement import Truth
+from attribench.results.whole_file import whole_file
+from attribench.submissions.experiment import Planned, plan
+from attribench.submissions.statement import Digest, Experiment, Text
+from attribench.submissions.truths import kept_truths
+
+FOLDER = Path("leaderboards")
+
+
+class Definition(pydantic.BaseModel):
+    """What a board's TOML file holds."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    title: Text
+    question: Text
+    """What the numbers say, in a sentence."""
+    version: pydantic.PositiveInt
+    studies: Digest
+    """Of all plans together: another data set, preset or model is another version of the board."""
+    experiment: Experiment
+
+
+@dataclass(frozen=True)
+class Board:
+    """A definition with its place."""
+
+    root: Path
+    definition: Definition
+
+    @property
+    def name(self) -> str:
+        """As its files and pages are called."""
+        return name_of(self.definition.experiment, self.definition.version)
+
+    @property
+    def experiment(self) -> Experiment:
+        """What every submission has to have run."""
+        return self.definition.experiment
+
+    @property
+    def submissions(self) -> list[Path]:
+        """The files that were added, by digest."""
+        return sorted((self.root / "submissions" / self.name).glob("*.submission.zip"))
+
+    @property
+    def truth_folder(self) -> Path:
+        """Where the truths lie that the board itself keeps."""
+        return self.root / "truth" / self.name
+
+    def entry_path(self, digest: str) -> Path:
+        """Where the result of verifying the submission of this digest is kept."""
+        return self.root / "entries" / self.name / f"{digest[:16]}.safetensors"
+
+    def planned(self, data_root: Path | None = None) -> Planned:
+        """The board's studies. Raises SubmissionError if they are no longer those that it was made for."""
+        planned = plan(self.experiment, data_root)
+        if _digest(planned) != self.definition.studies:
+            raise SubmissionError(
+                f"the studies of {self.name} are no longer those that it was made for (data set, preset or model changed): "
+                f"make version {self.definition.version + 1} with `attribench leaderboard new`"
+            )
+        return planned
+
+    def kept(self, planned: Planned) -> dict[str, list[Truth]]:
+        """The truths that the board keeps, by study id."""
+        return {study: [truth] for study, truth in kept_truths(self.truth_folder, planned).items()}
+
+
+@dataclass(frozen=True)
+class Leaderboards:
+    """The folder of all boards."""
+
+    root: Path = FOLDER
+
+    @cached_property
+    def boards(self) -> list[Board]:
+        """By name. Raises UsageError for a definition that cannot be read."""
+        found = [Board(self.root, _read(path)) for path in sorted((self.root / "boards").glob("*.toml"))]
+        for board, path in zip(found, sorted((self.root / "boards").glob("*.toml")), strict=True):
+            if path.stem != board.name:
+                raise UsageError(f"{path} defines the board {board.name}; give the file that name")
+        return found
+
+    def of(self, experiment: Experiment) -> Board | None:
+        """The newest board of an experiment."""
+        fitting = [board for board in self.boards if board.experiment == experiment]
+        return max(fitting, key=lambda board: board.definition.version, default=None)
+
+    def define(self, experiment: Experiment, title: str | None = None, question: str | None = None) -> Board:
+        """A new board, or the next version of one whose studies have changed. Raises UsageError if it is there already."""
+        planned = plan(experiment)
+        same = [b for b in self.boards if name_of(b.experiment, 0) == name_of(experiment, 0)]
+        newest = max((b.definition.version for b in same), default=0)
+        protocol = plugins.find("protocol", experiment.protocol)
+        definition = Definition(
+            title=title or f"{experiment.protocol.replace('-', ' ')} on {experiment.dataset}".capitalize(),
+            question=question or _question(protocol.summary),
+            version=newest + 1,
+            studies=_digest(planned),
+            experiment=experiment,
+        )
+        if any(b.definition.studies == definition.studies and b.experiment == experiment for b in same):
+            raise UsageError(f"there is already a board {name_of(experiment, newest)} of these studies in {self.root}")
+        board = Board(self.root, definition)
+        with whole_file(self.root / "boards" / f"{board.name}.toml") as path:
+            path.write_text(tomli_w.dumps(definition.model_dump(mode="json", exclude_none=True)))
+        self.__dict__.pop("boards", None)
+        return board
+
+
+def name_of(experiment: Experiment, version: int) -> str:
+    """customconcept101-mini.lds.v1; the preset is named where it is not the edition's own."""
+    preset = "" if experiment.preset == experiment.edition else f".{experiment.preset}"
+    return f"{experiment.dataset}-{experiment.edition}.{experiment.protocol}{preset}.v{version}"
+
+
+def _question(summary: str) -> str:
+    """What a protocol's summary asks, without its name before the colon."""
+    asked = summary.partition(": ")[2] or summary
+    return asked[:1].upper() + asked[1:]
+
+
+def default_experiment(dataset: str, protocol: str | None, preset: str | None) -> Experiment:
+    """The mini edition of a data set under a protocol as it ships."""
+    from attribench.diffusion.fingerprint import fingerprint
+    from attribench.job import tiny_model
+
+    opened = open_dataset(dataset, "mini")
+    return Experiment(
+        dataset=opened.name,
+        edition="mini",
+        protocol=plugins.find("protocol", protocol or opened.default_protocol).name,
+        preset=preset or "mini",
+        model=fingerprint(tiny_model()),
+    )
+
+
+def _read(path: Path) -> Definition:
+    try:
+        return Definition.model_validate(tomllib.loads(path.read_text()))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, pydantic.ValidationError) as error:
+        raise UsageError(f"{path} is no definition of a board: {' '.join(str(error).split())[:200]}") from error
+
+
+def _digest(planned: Planned) -> str:
+    return hashlib.sha256(json.dumps(planned.digests, sort_keys=True).encode()).hexdigest()

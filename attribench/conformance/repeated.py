@@ -1,0 +1,90 @@
+"""Checks that hold two trials of a method against each other: the same scores, whatever ought not to matter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attribench.conformance.apart import Task, run_apart
+from attribench.conformance.subject import Subject
+from attribench.conformance.trial import Trial, global_randomness
+from attribench.conformance.verdict import Exempt, Failed
+
+TOLERANCE = 1e-5
+"""Of the largest score: what another order of summation may change."""
+
+
+def determinism(subject: Subject) -> str:
+    """Fitted and scored twice, each time in a fresh folder, it gives the same scores, bit for bit."""
+    subject.require_scores()
+    if not subject.repeats:
+        off = _difference(subject.values(subject.fitted()), subject.expected)
+        raise Failed(f"a second fit in a fresh folder gave other scores (off by {off:.1e} of the largest); {_ADVICE}")
+    return "a second fit in a fresh folder gave the same scores, bit for bit"
+
+
+def batches(subject: Subject) -> str:
+    """The score of a query does not depend on which others are asked for with it, nor on their order: one by one, all
+    together and reversed they agree to 1e-5 of the largest score. A control may look at the other queries."""
+    expected, cases = subject.expected, subject.stage.queries
+    subject.require_repeats()
+    alone = np.concatenate([subject.values(subject.straight, [case]) for case in cases], axis=1)
+    reversed_ = subject.values(subject.straight, cases[::-1])[:, ::-1]
+    for found, how in ((alone, "one by one"), (reversed_, "in reversed order")):
+        off = _difference(found, expected)
+        if off > TOLERANCE:
+            told = f"queries scored {how} get other scores than all together (off by {off:.1e} of the largest)"
+            if subject.method.control:
+                raise Exempt(f"exempt: a control may look at the other queries; {told}")
+            raise Failed(f"{told}; score each query by itself, with noise of its own")
+    return f"{len(cases)} queries one by one, together and reversed: the same scores"
+
+
+def permutation(subject: Subject) -> str:
+    """With the training images in another order it gives the same scores in that order. A method that watches training
+    sees the very same training with its images renumbered."""
+    expected, order = subject.expected, subject.world.order
+    subject.require_repeats()
+    found = subject.values(subject.fitted(order))
+    off = _difference(found, expected[:, :, list(order)])
+    if off > TOLERANCE:
+        raise Failed(
+            f"with the training images in another order the scores are not those of before in that order (off by {off:.1e} "
+            "of the largest); let nothing depend on an image's row: draw by its id, or sort by ids first"
+        )
+    return f"{len(order)} training images in another order: the same scores in that order"
+
+
+def resume(subject: Subject) -> str:
+    """A fit that is killed (SIGKILL at about half of its time, and again as it opens its first file for writing) and called
+    again in the same folder leads to the scores of a fit that was not."""
+    expected = subject.expected
+    subject.require_repeats()
+    whole, method, stage = subject.apart, subject.method, subject.stage
+    if not subject.straight.kept:
+        return "it keeps nothing, so there is nothing to go on from"
+    folder = subject.new_folder()
+    first = run_apart(Task(stage, method, folder), kill_after=whole.fit_seconds / 2)
+    run_apart(Task(stage, method, folder, dies_at=1))
+    trial = Trial(stage, method, folder)
+    with global_randomness(1):
+        trial.fit()
+    off = _difference(subject.values(trial), expected)
+    if off > TOLERANCE:
+        raise Failed(
+            f"killed and called again it gave other scores (off by {off:.1e} of the largest); take nothing in the state for "
+            "whole that a kill can leave half-written"
+        )
+    halfway = "as it ended" if first is not None else f"after {whole.fit_seconds / 2:.2g} s"
+    return f"killed {halfway} and as it opened its first file, then called again: the same scores"
+
+
+_ADVICE = "draw random numbers from study.seed alone (attribench.diffusion.noise)"
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of two arrays [candidates, n_query, n_train], as part of a candidate's largest score."""
+    if found.shape != expected.shape:
+        return float("inf")
+    scale = np.abs(expected).max(axis=(1, 2))
+    off = np.abs(found.astype(np.float64) - expected).max(axis=(1, 2))
+    return float(np.divide(off, scale, out=np.where(off > 0, np.inf, 0.0), where=scale > 0).max())

@@ -1,0 +1,130 @@
+"""submission.json: what was run on what, by which methods, where. Typed, bounded, and no number that a board ranks by."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import AfterValidator, Field
+
+from attribench.interface import Edition, Split
+from attribench.submissions.container import WORD, Refused
+from attribench.submissions.parsing import json_of
+
+FORMAT = "attribench submission 1"
+ACCESS = ("gradients", "checkpoints", "training", "trajectory")
+
+
+def _printable(text: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Cf", "Co", "Zl", "Zp") for character in text):
+        raise ValueError("holds characters that cannot be shown")
+    return text
+
+
+def _word(text: str) -> str:
+    if not WORD.fullmatch(text) or ".." in text:
+        raise ValueError("is no plain name: use letters, digits, '.', '-' and '_'")
+    return text
+
+
+Text = Annotated[str, Field(max_length=300), AfterValidator(_printable)]
+Word = Annotated[str, AfterValidator(_word)]
+Link = Annotated[str, Field(max_length=300, pattern=r"^https?://[A-Za-z0-9.-]+(:\d+)?(/[^\s<>\"'`\\]*)?$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Scalar = str | int | float | bool | None
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Experiment(_Strict):
+    """What has to be repeated to get the same studies: all of a run's configuration that is not a method's."""
+
+    dataset: Word
+    edition: Edition
+    protocol: Word
+    preset: Word
+    overrides: Annotated[dict[Text, Scalar | tuple[Scalar, ...]], Field(max_length=64)] = {}
+    """Of the preset; a verifier follows them only where a board has the same."""
+    split: Split = "test"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    limit: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    model: Text
+    """Fingerprint of the base model."""
+
+
+class Study(_Strict):
+    """One study: digests of the plan that was followed and of the truth that was held against."""
+
+    plan: Digest
+    truth: Digest
+
+
+class Method(_Strict):
+    """One method with its hyper-parameters, and where it came from."""
+
+    name: Word
+    tuned: bool = False
+    """Whether a candidate was chosen by the dev queries."""
+    params: Annotated[dict[Text, Any], Field(max_length=200)]
+    control: bool
+    needs: Annotated[tuple[Literal["gradients", "checkpoints", "training", "trajectory"], ...], Field(max_length=4)] = ()
+    version: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    plugin: Text
+    """Distribution and version, or file and digest."""
+    summary: Text = ""
+    """First line of its docstring."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1, max_length=64)]
+
+
+class Statement(_Strict):
+    """All of submission.json."""
+
+    format: Literal["attribench submission 1"]
+    attribench: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    """Version that made it."""
+    finished: Annotated[str, Field(pattern=r"^\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\dZ$")]
+    seconds: Annotated[float, Field(ge=0, lt=1e10)]
+    """Of the whole run."""
+    submitter: Text = ""
+    links: Annotated[dict[Literal["paper", "code", "page"], Link], Field(max_length=3)] = {}
+    experiment: Experiment
+    studies: Annotated[dict[Word, Study], Field(min_length=1, max_length=5000)]
+    methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=200)]
+    machine: Annotated[dict[Text, Text | int | None], Field(max_length=20)]
+    packages: Annotated[dict[Text, Text], Field(max_length=50)]
+
+    @property
+    def members(self) -> set[str]:
+        """The names of the score and truth files that belong to it."""
+        scores = {score_member(m.name, study, seed) for m in self.methods for study in self.studies for seed in m.seeds}
+        return scores | {truth_member(study) for study in self.studies}
+
+
+def score_member(method: str, study: str, seed: int) -> str:
+    """Where the scores of one method, study and seed lie in a submission and in a run folder."""
+    return f"scores/{method}/{study}-seed{seed}.safetensors"
+
+
+def truth_member(study: str) -> str:
+    """Where the truth of a study's queries lies in a submission."""
+    return f"truth/{study}.safetensors"
+
+
+def read_statement(data: bytes) -> Statement:
+    """submission.json, checked. Raises Refused."""
+    values = json_of(data, "submission.json")
+    if isinstance(values, dict) and values.get("format") != FORMAT:
+        raise Refused(f"it is of format {str(values.get('format'))[:60]!a}, and this attribench reads {FORMAT!r}")
+    try:
+        found = Statement.model_validate_json(data, strict=True)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part)[:60] for part in first["loc"])
+        raise Refused(f"submission.json: {where!a} {first['msg']}, and is {str(first['input'])[:60]!a}") from error
+    names = [(method.name) for method in found.methods]
+    if len(set(names)) != len(names):
+        raise Refused("submission.json names a method twice")
+    return found

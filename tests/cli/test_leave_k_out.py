@@ -1,0 +1,141 @@
+"""The command on the leave-k-out protocol, in small: from training from scratch to the table, the plots and the sharing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from attribench import job
+from attribench.engine.progress import Listener
+from attribench.errors import UsageError
+from attribench.results import record
+from attribench.results.truth_folder import file_name
+from attribench.run_config import RunConfig
+
+SMALL = {
+    "n_studies": 2, "images_per_study": 8, "queries": 2, "k": "[2, 3]", "curve": "[0, 2, 3]", "draws": 1, "timesteps": 2,
+    "n_seeds": 1, "training.epochs": 1, "training.batch_size": 4, "sampling.steps": 1, "training.flips": "true",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def options(coco_folder: Path, small_model_folder: Path) -> dict:
+    """Of `RunConfig.gather`: two studies of eight images."""
+    params = [f"leave-k-out.{name}={value}" for name, value in SMALL.items()]
+    return {
+        "dataset": "mscoco", "data_root": coco_folder, "model": str(small_model_folder), "preset": "mini", "workers": 0,
+        "methods": ["pixel"],
+        "params": [*params, "leave-k-out.encoder=clip-tiny", "shuffled-queries.encoder=clip-tiny", "clip-image.encoder=clip-tiny",
+                   "training-loss.timesteps=1", "d-trak.timesteps=1", "d-trak.projection_dim=16", "d-trak.checkpoints=2"],
+    }  # fmt: skip
+
+
+def run(options: dict, folder: Path, name: str, **more) -> tuple[job.Result, dict[str, int]]:
+    """The result, and how many steps of each kind were made."""
+
+    class Heard(Listener):
+        def __init__(self) -> None:
+            self.made: dict[str, int] = {}
+
+        def finished(self, step, outcome) -> None:
+            if outcome.status == "done":
+                self.made[step.name] = self.made.get(step.name, 0) + 1
+
+    heard = Heard()
+    methods = set(more.get("methods", options["methods"]))
+    params = [p for p in options["params"] if p.split(".")[0] in methods | {"leave-k-out", "shuffled-queries", "training-loss"}]
+    config = RunConfig.gather(None, **(options | {"store": folder / "store", "out": folder / name} | more | {"params": params}))
+    return job.run(job.prepare(config), heard), heard.made
+
+
+@pytest.fixture(scope="module")
+def first(options, tmp_path_factory):
+    """One run that several tests look at."""
+    folder = tmp_path_factory.mktemp("leave-k-out")
+    return folder, *run(options, folder, "first", methods=["pixel", "clip-image", "d-trak"])
+
+
+def test_every_method_has_a_counterfactual_value_at_every_k(first):
+    _, result, _ = first
+    assert result.failure is None
+    rows = record.read(result.folder)
+    assert list(dict.fromkeys(row.metric for row in rows))[:4] == [
+        "delta_loss@2", "delta_loss@3", "equivalent_random@2", "equivalent_random@3"
+    ]  # fmt: skip
+    for row in rows:
+        assert row.n_concepts is None
+        if row.method == "random":
+            assert row.status == "unavailable" and "curve" in row.reason
+        elif row.method == "constant":  # its removal is not determined
+            assert row.status == "ok" and row.value is None
+        else:
+            assert row.value is not None, (row.method, row.metric)
+            assert row.n_studies == 2
+    own = {(row.method, row.metric): row for row in rows}
+    assert own["pixel", "delta_loss@2"].chance == own["clip-image", "delta_loss@2"].chance
+    assert 0 < own["pixel", "delta_generation@2"].value < 1
+    assert own["pixel", "equivalent_random@2"].chance == 2
+
+
+def test_values_are_those_of_the_models_on_disk(first):
+    """ΔL of each query from the open truth file, by hand."""
+    _, result, _ = first
+    per_query = record.read_per_query(result.folder).set_index(["method", "metric", "study", "query_id"])["value"]
+    from attribench.study.scores import read_scores
+
+    for plan in result.prepared.plans:
+        with safe_open(result.folder / file_name(plan.id), framework="numpy") as file:
+            masks, losses, full, drawn = (file.get_tensor(name) for name in ("masks", "losses", "full", "drawn"))
+            queries = json.loads(file.metadata()["query_ids"])
+        scores = read_scores(result.folder / "scores" / "pixel" / f"{plan.id}-seed0.safetensors").values
+        removed = (masks == 0).sum(axis=1)
+        assert sorted(removed[drawn == 1]) == [0, 2, 3]
+        for q, query_id in enumerate(queries):
+            top = np.argsort(-scores[q])[:3]
+            (m,) = np.flatnonzero((masks[:, top] == 0).all(axis=1) & (removed == 3))
+            expected = 1000 * (np.nanmean(losses[q, m]) - full[q])
+            assert per_query["pixel", "delta_loss@3", plan.id, query_id] == pytest.approx(expected)
+
+
+def test_the_record_says_how_many_models_were_shared(first, options):
+    folder, result, made = first
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    counts = manifest["retrainings"]
+    assert counts["found"] == 0
+    assert counts["distinct"] < counts["asked"]  # shuffled queries remove what clip-image removes for another query
+    assert made["encode"] == 1
+    assert made["train"] == 2
+    again, once_more = run(options, folder, "again", methods=["pixel", "clip-image"])
+    assert again.failure is None
+    assert once_more == {}
+    counts = json.loads((again.folder / "manifest.json").read_text())["retrainings"]
+    assert counts["found"] == counts["distinct"]
+
+
+def test_the_plots_and_the_pictures_are_drawn(first):
+    _, result, _ = first
+    for name in result.prepared.protocol.pictures:
+        with Image.open(result.folder / name) as picture:
+            assert picture.width > 500
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("leave-k-out.k=[8]", "lacks K = 8"),
+        ("leave-k-out.curve=[0, 2, 3, 8]", "some must be left"),
+        ("leave-k-out.curve=[2, 3]", "from 0 on"),
+        ("leave-k-out.images_per_study=13", "a study needs 13"),
+        ("leave-k-out.queries=500", "lower leave-k-out.queries"),
+        ("leave-k-out.training.architecture=large", "architecture"),
+    ],
+)
+def test_counts_that_do_not_go_together_say_so(options, change, said):
+    params = [p for p in options["params"] if p.startswith(("leave-k-out", "shuffled"))]
+    with pytest.raises((UsageError, job.AttribenchError), match=said.replace("(", "\\(")):
+        job.prepare(RunConfig.gather(None, **options | {"params": [*params, change]}))

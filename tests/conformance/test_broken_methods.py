@@ -1,0 +1,71 @@
+"""A method that breaks one thing fails the check for that thing, and no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attribench import plugins
+from attribench.conformance import CHECKS, Subject
+from attribench.interface import AttributionMethod
+
+FILE = Path(__file__).parent / "methods_that_break.py"
+NAMES = [line.split('"')[1] for line in FILE.read_text().splitlines() if line.startswith('    name = "')]
+BROKEN = [name for name in NAMES if name != "sound" and not name.startswith("passes-")]
+CHECK_NAMES = [check.name for check in CHECKS]
+
+
+@pytest.fixture(scope="module")
+def methods() -> dict[str, type[AttributionMethod]]:
+    """Those of the file, by name."""
+    return {plugin.name: plugin.load() for plugin in plugins.add_file(FILE) if plugin.kind == "method"}
+
+
+def verdicts(method: AttributionMethod, world) -> dict[str, tuple[str, str]]:
+    subject = Subject(method, world)
+    return {verdict.check: (verdict.status, verdict.what) for verdict in (check(subject) for check in CHECKS)}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_it_fails_its_check_and_no_other(methods, small_world, name):
+    found = verdicts(methods[name](), small_world)
+    failed = [check for check, (status, _) in found.items() if status == "failed"]
+    assert len(failed) == 1, found
+    assert name.startswith(failed[0]), found
+    assert "\n" not in found[failed[0]][1]
+
+
+def test_there_is_a_broken_method_for_every_check():
+    assert {check for check in CHECK_NAMES if any(name.startswith(check) for name in BROKEN)} == set(CHECK_NAMES)
+
+
+def test_what_rests_on_a_failed_check_is_not_judged(methods, small_world):
+    nosy = verdicts(methods["needs-unsaid"](), small_world)
+    assert {check for check, (status, _) in nosy.items() if status == "passed"} == {"identity"}
+    moody = verdicts(methods["determinism-lost"](), small_world)
+    assert {check for check, (status, _) in moody.items() if status == "not judged"} == {
+        "batches", "permutation", "hyper-parameters", "resume",
+    }  # fmt: skip
+
+
+def test_a_sound_method_passes(methods, small_world):
+    found = verdicts(methods["sound"](), small_world)
+    assert {status for status, _ in found.values()} == {"passed"}, found
+
+
+def test_what_is_declared_and_not_used_is_told(methods, small_world):
+    found = verdicts(methods["passes-idle"](), small_world)
+    assert found["needs"] == ("passed", "runs with GRADIENTS; did not use GRADIENTS here")
+
+
+def test_a_control_is_exempt_by_that_word_and_from_nothing_else(methods, small_world):
+    found = verdicts(methods["passes-as-control"](), small_world)
+    assert {check for check, (status, _) in found.items() if status == "exempt"} == {"sign", "batches"}, found
+    assert all("exempt" in found[check][1] for check in ("sign", "batches"))
+    assert {status for status, _ in found.values()} == {"passed", "exempt"}, found
+
+
+def test_a_method_of_prompts_may_tie_the_images_of_a_prompt(methods, small_world):
+    found = verdicts(methods["passes-by-prompt"](), small_world)
+    assert {status for status, _ in found.values()} == {"passed"}, found
