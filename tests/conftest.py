@@ -124,6 +124,12 @@ def write_customconcept101(root: Path, images: int = 3) -> Path:
 
 
 @pytest.fixture(scope="session")
+def shipped_world_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which the study of `attribench check` is made once for all tests."""
+    return tmp_path_factory.mktemp("shipped-world")
+
+
+@pytest.fixture(scope="session")
 def paper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CustomConcept101 as a user would have it on disk, in small."""
     return write_customconcept101(tmp_path_factory.mktemp("customconcept101"))

@@ -26,7 +26,7 @@ def identity(subject: Subject) -> str:
     method, cls = subject.asked, type(subject.asked)
     parameters = vars(cls).get("__dataclass_params__")
     if parameters is None or not parameters.frozen:
-        raise Failed(f"{cls.__name__} is not decorated with @dataclass(frozen=True, kw_only=True), so that fields are no identity")
+        raise Failed(f"{cls.__name__} is not decorated with @dataclass(frozen=True, kw_only=True); its fields are no identity")
     if not isinstance(getattr(cls, "name", None), str) or not cls.name:
         raise Failed(f"{cls.__name__} has no `name`; give the class one")
     if subject.name is not None and cls.name != subject.name:

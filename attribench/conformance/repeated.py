@@ -11,6 +11,7 @@ from attribench.conformance.verdict import Exempt, Failed
 
 TOLERANCE = 1e-5
 """Of the largest score: what another order of summation may change."""
+ADVICE = "draw random numbers from study.seed alone (attribench.diffusion.noise)"
 
 
 def determinism(subject: Subject) -> str:
@@ -18,7 +19,7 @@ def determinism(subject: Subject) -> str:
     subject.require_scores()
     if not subject.repeats:
         off = _difference(subject.values(subject.fitted()), subject.expected)
-        raise Failed(f"a second fit in a fresh folder gave other scores (off by {off:.1e} of the largest); {_ADVICE}")
+        raise Failed(f"a second fit in a fresh folder gave other scores (off by {off:.1e} of the largest); {ADVICE}")
     return "a second fit in a fresh folder gave the same scores, bit for bit"
 
 
@@ -76,9 +77,6 @@ def resume(subject: Subject) -> str:
         )
     halfway = "as it ended" if first is not None else f"after {whole.fit_seconds / 2:.2g} s"
     return f"killed {halfway} and as it opened its first file, then called again: the same scores"
-
-
-_ADVICE = "draw random numbers from study.seed alone (attribench.diffusion.noise)"
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:

@@ -35,21 +35,23 @@ def shape(subject: Subject) -> str:
 
 def sign(subject: Subject) -> str:
     """Higher = more influential: for a query that is a training image once more (its picture, its prompt, its caption as
-    the plain prompt, its latents), that image has the highest score. Images tied with it count if they share its prompt or
-    its caption, which may be all that the method sees. A method whose sign is flipped has it lowest. Controls are exempt."""
+    the plain prompt, its latents), that image has the highest score, in more than half of the cases, and one of the upper
+    half in each, since learned methods may prefer another now and then. Images tied with it count if they share its prompt
+    or its caption, which may be all that the method sees. A flipped sign has it lowest. Controls are exempt."""
     if subject.method.control:
         raise Exempt("exempt: a control knows nothing of the query")
     images = subject.stage.plan.training.images
+    n = len(images)
     table = subject.values(subject.straight, subject.stage.planted_queries)[subject.default]
-    missed = [row for row in range(len(images)) if not _is_first(table[row], row, images)]
-    if missed:
-        row = missed[0]
-        place = 1 + int((table[row] > table[row, row]).sum())
+    places = [1 + int((table[row] > table[row, row]).sum()) for row in range(n)]
+    first = sum(_is_first(table[row], row, images) for row in range(n))
+    if first <= n / 2 or max(places) > n / 2:
+        worst = int(np.argmax(places))
         raise Failed(
-            f"for {len(missed)} of {len(images)} planted queries the duplicate is not first ({images[row].id} has place {place} "
-            f"of {len(images)}); a higher score must mean more influence"
+            f"the planted duplicate ranks first for {first} of {n} queries, and {images[worst].id} has place {places[worst]}; "
+            "a higher score must mean more influence"
         )
-    return f"the planted duplicate ranks first for {len(images)} of {len(images)} queries"
+    return f"the planted duplicate ranks first for {first} of {n} queries"
 
 
 def _is_first(scores: np.ndarray, own: int, images: tuple[TrainImage, ...]) -> bool:

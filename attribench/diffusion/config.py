@@ -54,8 +54,9 @@ class FromScratchConfig:
 
     architecture: Literal["coco", "small"] = "coco"
     """Of the UNet: `attribench.diffusion.untrained.ARCHITECTURES`."""
-    schedule: Literal["linear", "base"] = "linear"
-    """Of the noise: diffusers' DDPM defaults with epsilon prediction, or that of the base model."""
+    schedule: Literal["linear", "base", "velocity"] = "linear"
+    """Of the noise: diffusers' DDPM defaults with epsilon prediction, that of the base model, or that with v-prediction
+    (Salimans and Ho, 2022), which makes recognisable colours in far fewer steps."""
     epochs: Annotated[int, Ge(1)] = 200
     batch_size: Annotated[int, Ge(1)] = 128
     learning_rate: Annotated[float, Gt(0)] = 1e-4

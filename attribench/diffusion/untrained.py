@@ -52,6 +52,8 @@ class UntrainedModel(DiffusionModel):
             )
         if config.schedule == "linear":
             pipeline.scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1, **LINEAR)
+        elif config.schedule == "velocity":
+            pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, prediction_type="v_prediction")
         return cls(pipeline, device)
 
     @torch.no_grad()

@@ -138,7 +138,7 @@ class ExemplarRetrieval(Protocol):
         )
         data = fingerprint(dataset, [image.id for image in exemplars])
         queries, pictures = self._queries(model, limit)
-        pool = sorted((*exemplars, *distractors), key=lambda image: image.id)
+        pool = sorted((*exemplars, *distractors), key=lambda image: noise.seed_of("pool", image.id))
         word = model.class_word if self.preset.customization.modifier_init == "class-word" else None
         return StudyPlan(
             id=f"{dataset.name}-{split}-{model.id.replace('/', '-')}",

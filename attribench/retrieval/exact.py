@@ -36,6 +36,8 @@ READ_AT_ONCE = 16
 """Blocks that are read together: disks like long reads."""
 COUNTED_TOGETHER = 128
 """Rows whose hits are summed in a byte."""
+FEW = 8
+"""Columns are picked out of a block if they are fewer than one in so many: it is a slow copy."""
 FRESH = 3
 """Candidates are thinned out when so many times k of them are new for a query on average."""
 
@@ -191,7 +193,7 @@ class _RankScan(_Scan):
         for number, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
             queries = np.flatnonzero(highest >= low)
             if len(queries):
-                of = _columns(product, queries)
+                of, queries = _columns(product, queries)
                 surely, maybe = of > high[queries], of >= low[queries]
                 self.above[number, queries] += _counts(surely)
                 if (close := maybe ^ surely).any():
@@ -228,10 +230,12 @@ class _NearestScan(_Scan):
         self.n_fresh = 0
 
     def see(self, product: np.ndarray, block: np.ndarray, first: int) -> None:
+        if not self.pairs and len(product) >= self.k:
+            self.least = np.partition(product, -self.k, axis=0)[-self.k] - 2 * self.margin
         queries = np.flatnonzero(product.max(axis=0) >= self.least)
         if len(queries):
-            of = _columns(product, queries)
-            row, column = np.nonzero(of >= self.least[queries])
+            of, queries = _columns(product, queries)
+            row, column = np.divmod(np.flatnonzero(of >= self.least[queries]), len(queries))
             self.pairs.append((queries[column], first + row, of[row, column]))
             self.n_fresh += len(row)
             if self.n_fresh > FRESH * self.k * len(self.least):
@@ -271,6 +275,8 @@ def _joined(pairs: Sequence[Held]) -> Held:
     return query, place, score
 
 
-def _columns(product: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """[rows, len(queries)]: the columns of these queries; the product itself if they are all."""
-    return product if len(queries) == product.shape[1] else product[:, queries]
+def _columns(product: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of these queries and their numbers, or all of them where picking them out would take longer."""
+    if FEW * len(queries) < product.shape[1]:
+        return product[:, queries], queries
+    return product, np.arange(product.shape[1])

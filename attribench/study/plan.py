@@ -27,7 +27,7 @@ class Pool:
     data: str
     """Fingerprint of the pictures' bytes."""
     images: tuple[TrainImage, ...]
-    """Sorted by id, so that a place says nothing; the training images are among them, in their order."""
+    """The training images are among them, in an order that says nothing of which they are."""
 
 
 @dataclass(frozen=True, kw_only=True)

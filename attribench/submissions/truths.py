@@ -97,6 +97,8 @@ def _require_subsets(known: Retrained, planned: Planned, plan: StudyPlan, what: 
     on_scores = type(planned.protocol).further_retrainings is not Protocol.further_retrainings
     if not asked <= set(rows) or (not on_scores and asked != set(rows)):
         raise Refused(f"{what} has other subsets than {planned.protocol.name} draws")
+    if not on_scores and np.isnan(known.losses).any():
+        raise Refused(f"{what} lacks losses that {planned.protocol.name} asks for")
     if request is not None and set(known.seeds) != set(request.seeds):
         raise Refused(f"{what} has other seeds than {planned.protocol.name} asks for")
     if known.drawn is not None and {own for own, drawn in zip(rows, known.drawn, strict=True) if drawn} != asked:

@@ -112,11 +112,12 @@ class Montrage(AttributionMethod):
             return
         generations = study.generations
         encoder = encoders.load_encoder(self.encoder, study.device)
+        by_id = np.argsort(study.train.ids)  # triplets are drawn by row: let them not depend on the order of the images
         pairs = Pairs(
             generations=encoder.encode_images(generations),
-            train=torch.from_numpy(np.array(study.features(self._pictures)["features"][0])),
-            truth=self._targets(_table_attributions(state, generations.prompts)),
-            positive=_shares_modifier(generations.modifiers, study.train.prompts),
+            train=torch.from_numpy(np.array(study.features(self._pictures)["features"][0])[by_id]),
+            truth=self._targets(_table_attributions(state, generations.prompts)[:, by_id]),
+            positive=_shares_modifier(generations.modifiers, [study.train.prompts[row] for row in by_id]),
             prompts=generations.prompts,
         )
         model = self._model(pairs.train.shape[1])

@@ -102,14 +102,17 @@ def learn(encoder: Encoder, dataset: ExemplarDataset, out: Path) -> dict:
 
     curves = {}
     for temperature, orthogonality in product(TEMPERATURES, ORTHOGONALITIES):
-        schedule = Schedule(temperature=temperature, orthogonality=orthogonality, epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE)
+        schedule = Schedule(
+            temperature=temperature, orthogonality=orthogonality, epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE
+        )
         by_seed = [_curve(groups, judged, dimension, schedule, seed) for seed in SEEDS]
         curves[temperature, orthogonality] = np.mean(by_seed, axis=0)
         best = curves[temperature, orthogonality].max()
-        print(f"{encoder.name} temperature {temperature} orthogonality {orthogonality}: mAP {best:.4f} (raw {raw.mean():.4f})", flush=True)
+        print(f"{encoder.name} τ {temperature} λ {orthogonality}: mAP {best:.4f} (raw {raw.mean():.4f})", flush=True)
     chosen = max(curves, key=lambda key: curves[key].max())
+    epochs = int(curves[chosen].argmax()) + 1
     schedule = Schedule(
-        temperature=chosen[0], orthogonality=chosen[1], epochs=int(curves[chosen].argmax()) + 1, batch_size=BATCH, learning_rate=RATE
+        temperature=chosen[0], orthogonality=chosen[1], epochs=epochs, batch_size=BATCH, learning_rate=RATE
     )
     heads = Heads("linear", dimension)
     losses = train_heads(heads, groups, schedule, SEEDS[0])
@@ -119,9 +122,9 @@ def learn(encoder: Encoder, dataset: ExemplarDataset, out: Path) -> dict:
 
     out.mkdir(parents=True, exist_ok=True)
     name = encoder.name.replace("/", "-")
-    save_file({key: value.contiguous() for key, value in heads.state_dict().items()}, out / f"{name}.safetensors")
+    _write({key: value.contiguous() for key, value in heads.state_dict().items()}, out / f"{name}.safetensors")
     scalars = {"inv_tau": torch.tensor(calibrator.inv_tau), "bias": torch.tensor(calibrator.bias)}
-    save_file(scalars, out / f"{name}.calibrator.safetensors")
+    _write(scalars, out / f"{name}.calibrator.safetensors")
     return {
         "encoder": encoders.fingerprint(encoder.name), "schedule": asdict(schedule), "seed": SEEDS[0],
         "models": {split: len(dataset.models(split)) for split in ("train", "val")},
@@ -133,6 +136,11 @@ def learn(encoder: Encoder, dataset: ExemplarDataset, out: Path) -> dict:
         "best val mAP of (temperature, orthogonality)": {f"{t}, {o}": round(c.max(), 4) for (t, o), c in curves.items()},
         "calibrator": asdict(calibrator),
     }  # fmt: skip
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file(tensors, path)
+    path.chmod(0o644)
 
 
 def _curve(groups: list[Group], judged: Judged, dimension: int, schedule: Schedule, seed: int) -> list[float]:
@@ -166,11 +174,15 @@ def main() -> None:
         "made by": "recipes/abc/train.py", "edition": dataset.edition, "torch": torch.__version__,
         "data_hash": fingerprint(dataset, [*ids, *(image.id for image in dataset.distractors)]), "heads": {},
     }  # fmt: skip
+    kept = options.out / "recipe.json"
+    before = json.loads(kept.read_text()) if kept.is_file() else {}
+    if before.get("data_hash") == record["data_hash"]:  # heads of other encoders, learned from the same models
+        record["heads"] = before["heads"]
     for name in options.encoder or [name for name in encoders.SHIPPED if encoders.available(name) is None]:
         started = time.process_time()
         record["heads"][name] = learn(encoders.load_encoder(name, options.device), dataset, options.out)
         record["heads"][name]["minutes"] = round((time.process_time() - started) / 60, 1)
-        (options.out / "recipe.json").write_text(json.dumps(record, indent=1))
+        kept.write_text(json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def attribench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="session")
-def beside() -> Callable[[Sequence[Path], Path], Callable[..., subprocess.CompletedProcess]]:
+def beside(shipped_world_store: Path) -> Callable[[Sequence[Path], Path], Callable[..., subprocess.CompletedProcess]]:
     """Installs packages below a folder as a stranger would, by pip, but offline; gives `attribench …` with them beside it.
 
     `tool="pytest"` runs that instead of attribench.
@@ -70,7 +70,7 @@ def beside() -> Callable[[Sequence[Path], Path], Callable[..., subprocess.Comple
         command = [sys.executable, "-m", "pip", "install", *options, "--target", str(site), *map(str, sources)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
-        own = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(site), "ATTRIBENCH_STORE": str(folder / "store"), "COLUMNS": "150"}
+        own = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(site), "ATTRIBENCH_STORE": str(shipped_world_store), "COLUMNS": "150"}
 
         def run(*arguments: str, tool: str = "attribench") -> subprocess.CompletedProcess:
             return subprocess.run(

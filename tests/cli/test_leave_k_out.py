@@ -139,3 +139,25 @@ def test_counts_that_do_not_go_together_say_so(options, change, said):
     params = [p for p in options["params"] if p.startswith(("leave-k-out", "shuffled"))]
     with pytest.raises((UsageError, job.AttribenchError), match=said.replace("(", "\\(")):
         job.prepare(RunConfig.gather(None, **options | {"params": [*params, change]}))
+
+
+def test_the_run_is_a_submission_whose_numbers_are_found_again(first, options, tmp_path):
+    from attribench.results import record
+    from attribench.submissions.experiment import experiment_of
+    from attribench.submissions.pack import submission_of
+    from attribench.submissions.truths import kept_truths
+    from attribench.submissions.verify import verify
+
+    result = next(part for part in first if isinstance(part, job.Result))
+    path = tmp_path / "counterfactual.submission.zip"
+    path.write_bytes(submission_of(result.folder))
+    known = [experiment_of(RunConfig.gather(result.folder / "run.toml"))]
+    alone = verify(path, known=known, data_root=options.get("data_root"))
+    assert alone.reasons == []
+    kept = {study: [truth] for study, truth in kept_truths(result.folder, alone.planned).items()}
+    found = verify(path, known=known, data_root=options.get("data_root"), kept=kept)
+    expected, again = (
+        {(row.method, row.variant, row.metric): row for row in rows if row.competes}
+        for rows in (record.read(result.folder), found.rows)
+    )
+    assert again == expected and {key[1:] for key in expected} == found.verified

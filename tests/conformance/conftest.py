@@ -18,6 +18,6 @@ def small_world(paper_folder: Path, small_model_folder: Path, tmp_path_factory: 
 
 
 @pytest.fixture(scope="session")
-def shipped_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def shipped_world(shipped_world_store: Path) -> World:
     """That of `attribench check`."""
-    return World.open(tmp_path_factory.mktemp("shipped-world"))
+    return World.open(shipped_world_store)

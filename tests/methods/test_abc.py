@@ -340,3 +340,15 @@ def test_a_study_without_unmixed_generations_is_told(scene, small_clip, tmp_path
     study._fit = Queries([toy.case("fit-6", modifiers=("<new1>", "<new2>"), role="fit")], study._fit._load)
     with pytest.raises(MethodError, match="finds no generation whose prompt has one modifier"):
         AbcStudy().resolve("mini").fit(study, State(tmp_path))
+
+
+def test_the_shipped_heads_fit_their_encoder(toy, tmp_path):
+    method = Abc().resolve("mini")
+    if method.skip("mini"):
+        pytest.skip(method.skip("mini"))
+    images = [toy.train_image(f"{i}.png") for i in range(3)]
+    study = toy.MemoryStudy(images, {f"{i}.png": toy.noise_picture(i) for i in range(3)})
+    queries = Queries([toy.case("q")], lambda name: toy.noise_picture(9))
+    similarity = scores(method, study, queries, tmp_path / "s")
+    influence = scores(Abc(output="influence").resolve("mini"), study, queries, tmp_path / "a")
+    assert (np.abs(similarity) <= 1).all() and influence.sum() == pytest.approx(1, abs=1e-5)
