@@ -191,10 +191,12 @@ def _scores(
 
 
 def _require_controls(methods: Sequence[Method], planned: Planned) -> None:
-    """The controls whose value is known must be there, with the seeds of the preset, from attribench itself."""
+    """The controls of attribench whose value is known must be there, with the seeds of the preset, if the protocol has them."""
     own = {method.name: method for method in methods}
     for name, plugin in plugins.all_plugins("method").items():
         if not plugin.origin.startswith(f"{plugins.OURS} ") or not _at_chance(name):
+            continue
+        if planned.protocol.skip(plugin.load()()) is not None:
             continue
         if name not in own or not own[name].control:
             raise Refused(f"it lacks the control {name!r}, without which no number can be trusted; run the controls too")
