@@ -6,21 +6,15 @@ gather the configuration ─► find plugins, open the data ─► plan the stud
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import platform
-import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import to_jsonable_python
-
-from attribench import __version__, plugins
+from attribench import plugins
 from attribench.data import Dataset
 from attribench.diffusion.fingerprint import fingerprint
 from attribench.diffusion.geometry import picture_side
@@ -33,7 +27,6 @@ from attribench.errors import AttribenchError, MethodError, Unavailable, Unknown
 from attribench.interface import Access, AttributionMethod, Edition, Role, Split
 from attribench.measurement import Metric
 from attribench.protocols.protocol import Protocol
-from attribench.results.whole_file import whole_file
 from attribench.run_config import RunConfig
 from attribench.study.estimates import estimates
 from attribench.study.losses import TakenLosses
@@ -41,16 +34,12 @@ from attribench.study.plan import StudyPlan
 from attribench.study.restriction import restrict
 from attribench.study.retraining import Retrainings
 from attribench.study.runs import MethodRun, StudySteps, check
-from attribench.study.scores import SCORES, read_scores, write_scores
 
 if TYPE_CHECKING:
     from attribench.results.record import Row
     from attribench.results.tuning import Tuning
 
-RESULTS = ("record.parquet", "per_query.parquet", "manifest.json", "run.toml", "top-five.png", "intervals.png")
-FOLDERS = ("scores", "truth")
 WHOLE_PICTURES = "it attributes whole pictures, and this run asks for boxes of them; leave --region(s) out to run it"
-RECORDED_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "scipy", "dask")
 
 
 @dataclass
@@ -228,33 +217,33 @@ def _require_own_names(prepared: Prepared) -> None:
 
 def run(prepared: Prepared, listener: Listener) -> Result:
     """Execute the steps, then those that depend on the scores; evaluate what came out, write the run folder."""
-    from attribench.results.evaluation import check_at_chance, evaluate
+    from attribench.results import run_folder
+    from attribench.results.evaluation import Evaluated, check_at_chance, evaluate
     from attribench.results.truth_folder import write_truths
     from attribench.results.tuning import tune
 
     started = time.perf_counter()
-    _clear(prepared.folder, (*RESULTS, *prepared.protocol.pictures))
-    with whole_file(prepared.folder / "run.toml") as path:
-        path.write_text(prepared.config.to_toml())
+    run_folder.clear(prepared.folder, prepared.protocol.pictures)
+    run_folder.write_configuration(prepared)
     outcomes = _execute(prepared, prepared.targets, listener)
     failure: AttribenchError | None = None
-    rows: list[Row] = []
     tunings: dict[str, Tuning] = {}
-    unserved: dict[str, str] = {}
+    found = Evaluated()
     try:
         if further := _further(prepared, outcomes):
             outcomes = _execute(prepared, further, listener) | outcomes
         failure = _first_failure(prepared, outcomes)
         tunings = tune(prepared, outcomes)
-        rows, unserved = evaluate(prepared, outcomes, tunings)
+        found = evaluate(prepared, outcomes, tunings)
         check_at_chance(prepared)
     except AttribenchError as error:
         failure = failure or error
     seconds = time.perf_counter() - started
-    _write_scores(prepared, outcomes, tunings)
+    run_folder.write_scores_of(prepared, outcomes, tunings)
     write_truths(prepared, outcomes)
-    _write_manifest(prepared, outcomes, tunings, unserved, seconds)
-    return Result(prepared, prepared.folder, seconds, rows, failure, unserved)
+    run_folder.write_manifest(prepared, outcomes, tunings, found.unserved, seconds)
+    run_folder.write_page(prepared, found, seconds, failure)
+    return Result(prepared, prepared.folder, seconds, found.rows, failure, found.unserved)
 
 
 def _execute(prepared: Prepared, targets: Sequence[Step], listener: Listener) -> dict[Step, Outcome]:
@@ -417,55 +406,3 @@ def _first_failure(prepared: Prepared, outcomes: dict[Step, Outcome]) -> Attribe
         if not outcome.ok and not isinstance(outcome.error, Unavailable):
             return outcome.error
     return None
-
-
-def _clear(folder: Path, results: Sequence[str]) -> None:
-    """Take away what an earlier run left in the folder, and nothing else, so that old numbers are never taken for new."""
-    try:
-        for name in results:
-            (folder / name).unlink(missing_ok=True)
-        for name in FOLDERS:
-            shutil.rmtree(folder / name, ignore_errors=True)
-    except OSError as error:
-        raise UsageError(f"--out {folder}: {error.strerror}; choose another folder") from error
-
-
-def _write_scores(prepared: Prepared, outcomes: dict[Step, Outcome], tunings: dict[str, Tuning]) -> None:
-    """Copies of the scores, found by method, study and seed; of a tuned method, those of the chosen candidate alone."""
-    for entry in prepared.methods:
-        tuning = tunings.get(entry.plugin.name)
-        for of in entry.runs:
-            if not outcomes[of.score].ok or (entry.tuned and tuning is None):
-                continue
-            target = prepared.folder / "scores" / entry.plugin.name / f"{of.plan.id}-seed{of.seed}.safetensors"
-            made = prepared.store.path(of.score.keys["scores"]) / SCORES
-            with whole_file(target) as path:
-                write_scores(path, read_scores(made, entry.candidates("query")[0] if tuning is None else tuning.tuned))
-
-
-def _write_manifest(
-    prepared: Prepared, outcomes: dict[Step, Outcome], tunings: dict[str, Tuning], unserved: dict[str, str], seconds: float
-) -> None:
-    """What was run, on what, how methods were tuned, why an added metric has no numbers, and where the artifacts lie."""
-    text = json.dumps(
-        {
-            "attribench": __version__,
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "seconds": round(seconds, 2),
-            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "device": prepared.device},
-            "packages": {name: version(name) for name in RECORDED_PACKAGES},
-            "plugins": {entry.plugin.name: entry.plugin.origin for entry in prepared.methods},
-            "added metrics": {metric.name: unserved.get(metric.name) for metric in prepared.added},
-            "preset": prepared.protocol.preset.model_dump(mode="json"),
-            "studies": {plan.id: list(plan.concepts) for plan in prepared.plans},
-            "retrainings": prepared.retrainings,
-            "tuning": to_jsonable_python({name: tuning.curve() for name, tuning in tunings.items()}),
-            "steps": [
-                {"step": str(step), "keys": dict(step.keys), "status": outcome.status, "seconds": outcome.seconds}
-                for step, outcome in outcomes.items()
-            ],
-        },
-        indent=2,
-    )
-    with whole_file(prepared.folder / "manifest.json") as path:
-        path.write_text(text)

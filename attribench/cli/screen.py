@@ -123,6 +123,7 @@ def result(finished: Result, *, as_json: bool) -> None:
         console = Console()
         console.print()
         for file, what in (
+            ("report.html", "all of it on one page: open it in a browser"),
             ("top-five.png", "what each method found for some queries"),
             ("intervals.png", "every number with its interval"),
             *finished.prepared.protocol.pictures.items(),
@@ -134,9 +135,9 @@ def result(finished: Result, *, as_json: bool) -> None:
             if (finished.folder / file).exists():
                 console.print(f"{finished.folder / file}: {what}", markup=False, highlight=False, soft_wrap=True)
         if (models := finished.prepared.retrainings)["asked"]:
+            asked, distinct, found = (f"{models[which]:,}" for which in ("asked", "distinct", "found"))
             console.print(
-                "retrained models: {asked:,} asked for, {distinct:,} distinct, {found:,} of these found in the store".format(**models),
-                highlight=False,
+                f"retrained models: {asked} asked for, {distinct} distinct, {found} of these found in the store", highlight=False
             )
         console.print(f"took {table.duration(finished.seconds)}", highlight=False)
 

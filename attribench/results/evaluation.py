@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -50,20 +50,27 @@ class Contender:
     candidate: int | None = None
 
 
-def evaluate(
-    prepared: Prepared, outcomes: Outcomes, tunings: Mapping[str, Tuning]
-) -> tuple[list[record.Row], dict[str, str]]:
-    """Write record, values per query and pictures to the run folder.
+@dataclass(frozen=True)
+class Evaluated:
+    """What came out of a run."""
 
-    Returns the record's rows, and why metrics that were asked for beside the protocol's own have none, by their names.
-    """
+    rows: list[record.Row] = field(default_factory=list)
+    """Of the record."""
+    unserved: dict[str, str] = field(default_factory=dict)
+    """Why metrics that were asked for beside the protocol's own have no values, by their names."""
+    shown: list[pictures.Shown] = field(default_factory=list)
+    """Some queries, and what each method found for them."""
+
+
+def evaluate(prepared: Prepared, outcomes: Outcomes, tunings: Mapping[str, Tuning]) -> Evaluated:
+    """Write record, values per query and pictures to the run folder."""
     finished = [entry for entry in prepared.methods if fault(prepared, entry, outcomes) is None]
     contenders = [contender for entry in finished for contender in _contenders(entry, tunings.get(entry.plugin.name))]
     truths = truths_of(prepared, outcomes)
     two_way: dict[tuple[str, str], TwoWay] = {}
     values, unserved = _all_values(prepared, contenders, truths, two_way)
     per_query = pd.DataFrame(values)
-    rows = []
+    rows, shown = [], []
     if len(per_query):
         worse_is_more = [metric.name for metric in _metrics(prepared) if not metric.higher_is_better]
         numbers = summary(
@@ -86,8 +93,9 @@ def evaluate(
         labels = {row.method: row.label for row in rows if row.competes}
         if again := regenerated.of_run(prepared, competing, labels, list(truths)):
             prepared.protocol.draw_again(prepared.folder, again)
-        pictures.top_five(prepared.folder / "top-five.png", _shown_queries(prepared, competing, labels, outcomes))
-    return rows, unserved
+        shown = _shown_queries(prepared, competing, labels, outcomes)
+        pictures.top_five(prepared.folder / "top-five.png", shown)
+    return Evaluated(rows, unserved, shown)
 
 
 def check_at_chance(prepared: Prepared) -> None:
