@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from attribench import plugins
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched at run time
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests that interrupt would inherit it
@@ -68,6 +71,19 @@ def build_small_model(folder: Path, seed: int = 0) -> Path:
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     ).save_pretrained(folder / "model")  # fmt: skip
     return folder / "model"
+
+
+def _forget_new_plugins() -> Iterator[None]:
+    """What a test added by file is not there for the next one."""
+    before = {kind: dict(found) for kind, found in plugins._from_files.items()}
+    yield
+    for kind, found in before.items():
+        plugins._from_files[kind].clear()
+        plugins._from_files[kind].update(found)
+
+
+_plugins_of_a_test = pytest.fixture(autouse=True)(_forget_new_plugins)
+_plugins_of_a_file = pytest.fixture(autouse=True, scope="module")(_forget_new_plugins)
 
 
 @pytest.fixture(scope="session")

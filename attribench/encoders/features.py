@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from PIL.Image import Image, Transpose
@@ -27,12 +26,15 @@ FEATURES, WRITTEN = "features", "features_written"
 class EncoderFeatures(Features):
     """What an encoder makes of the training images and of the queries."""
 
-    name: ClassVar[str] = "picture features"
-
     encoder: str
     """A name of `attribench.encoders`, no "auto"."""
     checkpoint: str = ""
     """A file of weights, for an encoder that takes one."""
+
+    @property
+    def name(self) -> str:
+        """What progress calls them."""
+        return f"{self.encoder} features"
 
     def assets(self) -> str:
         return encoders.fingerprint(self.encoder, self.checkpoint)

@@ -277,8 +277,9 @@ def test_influence_sums_to_one_and_keeps_the_order(scene, small_clip, tmp_path):
 def test_heads_are_part_of_what_the_scores_depend_on(tmp_path):
     known = []
     for scale in (1.0, 2.0):
-        save_file({name: scale * value for name, value in Heads("linear", 4).state_dict().items()}, tmp_path / "h.safetensors")
-        known.append(Abc(heads=str(tmp_path / "h.safetensors")).resolve("mini").assets())
+        path = tmp_path / f"heads-{scale}.safetensors"
+        save_file({name: scale * value for name, value in Heads("linear", 4).state_dict().items()}, path)
+        known.append(Abc(heads=str(path)).resolve("mini").assets())
     assert known[0] != known[1]
 
 
