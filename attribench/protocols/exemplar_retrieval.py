@@ -20,7 +20,7 @@ for a model with more than K exemplars; the table's line "best possible" says wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -32,8 +32,8 @@ from attribench.diffusion import noise
 from attribench.diffusion.config import CustomizationConfig, Sampling
 from attribench.editions import fingerprint
 from attribench.errors import DatasetError, Unavailable
-from attribench.interface import GenerationCase, Role, Split, TrainImage, TrainingObserver
-from attribench.measurement import Metric, Retrained, Truth
+from attribench.interface import GenerationCase, Role, Split, TrainImage
+from attribench.measurement import Metric
 from attribench.protocols.protocol import Preset, Protocol
 from attribench.study.plan import BaseImages, GivenPictures, Pool, StudyPlan
 from attribench.study.training import Customization
@@ -211,19 +211,6 @@ class ExemplarRetrieval(Protocol):
         """[n_query, n_pool] bool: the exemplars, whichever the query."""
         exemplars = {image.id for image in plan.training.images}
         return np.tile([image.id in exemplars for image in plan.rows], (len(plan.roles(role)), 1))
-
-    def truth(
-        self,
-        plan: StudyPlan,
-        observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]],
-        role: Role = "query",
-        retrained: Retrained | None = None,
-    ) -> Truth:
-        return Truth(
-            query_ids=tuple(case.id for case in plan.roles(role)),
-            train_ids=tuple(image.id for image in plan.rows),
-            relevant=self.relevant(plan, role),
-        )
 
     # ------------------------------------------------------------------------------------ metrics
 

@@ -15,7 +15,7 @@ others. Dev subsets are trained with the others alone, or with it if it is the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import comb
 
 import numpy as np
@@ -24,8 +24,7 @@ from pydantic import Field, PositiveInt
 from attribench import plugins
 from attribench.diffusion import noise
 from attribench.errors import UsageError
-from attribench.interface import Role, TrainingObserver
-from attribench.measurement import Metric, Retrained, Truth
+from attribench.measurement import Metric
 from attribench.protocols.concept_studies import ConceptStudies, ConceptStudiesPreset
 from attribench.study.plan import StudyPlan
 from attribench.study.retraining import LossMeasure, Retrainings
@@ -81,19 +80,6 @@ class Lds(ConceptStudies):
             )
         test = _draw(preset.n_subsets, n_train, size, noise.draws("subsets", plan.training.seed, "test"), ())
         return test, _draw(preset.n_dev_subsets, n_train, size, noise.draws("subsets", plan.training.seed, "dev"), test)
-
-    def truth(
-        self,
-        plan: StudyPlan,
-        observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]],
-        role: Role = "query",
-        retrained: Retrained | None = None,
-    ) -> Truth:
-        return Truth(
-            query_ids=tuple(case.id for case in plan.roles(role)),
-            train_ids=tuple(image.id for image in plan.training.images),
-            retrained=retrained,
-        )
 
     # ------------------------------------------------------------------------------------ metrics
 

@@ -136,7 +136,6 @@ class Protocol(ABC):
         """
         return None
 
-    @abstractmethod
     def truth(
         self,
         plan: StudyPlan,
@@ -147,8 +146,14 @@ class Protocol(ABC):
         """The truth of the plan's queries, in the order of `plan.roles(role)`; by role "fit", of its dev queries.
 
         `retrained`: what came of the request for that role, its queries in the same order and its subsets and seeds as
-        they were asked for; None if there was none.
+        they were asked for; None if there was none. `observed`: what the `truth_observers` kept.
         """
+        return Truth(
+            query_ids=tuple(case.id for case in plan.roles(role)),
+            train_ids=tuple(image.id for image in plan.rows),
+            relevant=self.relevant(plan, role),
+            retrained=retrained,
+        )
 
     @abstractmethod
     def metrics(self, variant: str) -> list[Metric]:

@@ -37,8 +37,8 @@ from attribench import plugins
 from attribench.data import Concept, ConceptDataset
 from attribench.diffusion import noise
 from attribench.errors import DatasetError
-from attribench.interface import GenerationCase, Role, Split, TrainingObserver
-from attribench.measurement import Metric, Retrained, Truth
+from attribench.interface import GenerationCase, Split
+from attribench.measurement import Metric, Truth
 from attribench.protocols.concept_studies import StudyPreset, images_of, other_concepts, study_plan, tokens_of
 from attribench.protocols.ordered_halves import ordered_halves
 from attribench.protocols.protocol import Protocol
@@ -190,19 +190,6 @@ class WithinConcept(Protocol):
         """All halves that there are, or two cuts of two halves for every query and table."""
         n_train = len(plan.training.images)
         return min(math.comb(n_train, n_train // 2), 4 * n_tables * len(plan.cases))
-
-    def truth(
-        self,
-        plan: StudyPlan,
-        observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]],
-        role: Role = "query",
-        retrained: Retrained | None = None,
-    ) -> Truth:
-        return Truth(
-            query_ids=tuple(case.id for case in plan.roles(role)),
-            train_ids=tuple(image.id for image in plan.training.images),
-            retrained=retrained,
-        )
 
     # ------------------------------------------------------------------------------------ metrics
 
