@@ -102,5 +102,5 @@ def test_ci_runs_the_test_command_of_the_readme():
     readme = (ROOT / "README.md").read_text()
     marked = readme.partition("<!-- test command -->")[2]
     command = next(line for line in marked.splitlines() if line.startswith("pip install"))
-    assert command.endswith("&& pytest")
+    assert "&& pytest" in command
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()

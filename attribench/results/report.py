@@ -89,12 +89,12 @@ def _of_rows(rows: Sequence[Row], dataset: Dataset) -> dict[str, Any]:
     n_studies = max(row.n_studies for row in rows)
     names = list(dict.fromkeys(row.variant for row in rows))
     labels = {row.label: row for row in rows}
-    n_controls = sum(row.control for row in labels.values())
+    n_controls, n_all = (len({row.method for row in rows if row.control or which}) for which in (False, True))
     return {
         "title": f"{first.dataset}, {first.protocol}",
         "edition": EDITIONS[first.edition],
         "sentence": (
-            f"{len(labels) - n_controls} methods beside {n_controls} controls, "
+            f"{n_all - n_controls} methods beside {n_controls} controls, "
             f"{n_studies} {'study' if n_studies == 1 else 'studies'}, {first.split} split, seed {first.seed}, on {first.device}."
         ),
         "tuning": TUNING if any(row.tuning for row in rows) else "",
