@@ -35,7 +35,7 @@ class Heard(Listener):
 
 
 @pytest.fixture(scope="session")
-def small_options(small_options: dict) -> dict:
+def options(small_options: dict) -> dict:
     """With the encoder that is here, for the methods that need one."""
     return small_options | {"methods": METHODS, "params": [*small_options["params"], *ENCODERS]}
 
@@ -52,10 +52,10 @@ def all_scores(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def first(small_options, tmp_path_factory) -> tuple[Path, job.Result, Heard]:
+def first(options, tmp_path_factory) -> tuple[Path, job.Result, Heard]:
     """One run that several tests look at."""
     folder = tmp_path_factory.mktemp("job")
-    return (folder, *run(small_options, folder, workers="auto"))
+    return (folder, *run(options, folder, workers="auto"))
 
 
 def test_a_run_leaves_a_record_scores_and_pictures(first):
@@ -98,9 +98,9 @@ def test_scores_carry_the_ids_of_both_axes(first):
     assert list(scores.train_ids) == sorted(scores.train_ids)
 
 
-def test_the_same_run_again_does_nothing_again(first, small_options):
+def test_the_same_run_again_does_nothing_again(first, options):
     folder, result, _ = first
-    again, heard = run(small_options, folder, name="again")
+    again, heard = run(options, folder, name="again")
     assert set(heard.statuses.values()) == {"cached"}
     assert record.read(again.folder) == record.read(result.folder)
 
@@ -114,12 +114,12 @@ def test_a_run_toml_does_the_same_again(first):
     assert record.read(replayed.folder) == record.read(result.folder)
 
 
-def test_scores_do_not_depend_on_the_number_of_workers(first, small_options, tmp_path):
+def test_scores_do_not_depend_on_the_number_of_workers(first, options, tmp_path):
     """A process per core, no scheduler, one thread, two threads."""
     _, by_processes, _ = first
     expected = all_scores(by_processes.folder)
     for workers in (0, 1, 2):
-        other, _ = run(small_options, tmp_path, name=f"with-{workers}", store=f"store-{workers}", workers=workers)
+        other, _ = run(options, tmp_path, name=f"with-{workers}", store=f"store-{workers}", workers=workers)
         found = all_scores(other.folder)
         assert found.keys() == expected.keys()
         for name, values in found.items():
@@ -127,17 +127,17 @@ def test_scores_do_not_depend_on_the_number_of_workers(first, small_options, tmp
             assert (np.argsort(values, kind="stable") == np.argsort(expected[name], kind="stable")).all(), name
 
 
-def test_another_observer_trains_again_but_generates_nothing_again(first, small_options):
+def test_another_observer_trains_again_but_generates_nothing_again(first, options):
     folder, _, _ = first
-    options = small_options | {"params": [*small_options["params"], "montrage.norm=l2"]}
-    result, heard = run(options, folder, name="l2")
+    other = options | {"params": [*options["params"], "montrage.norm=l2"]}
+    result, heard = run(other, folder, name="l2")
     assert result.failure is None
     for step, status in heard.statuses.items():
         kind = " ".join(step.split()[:2])
         assert status == ("done" if kind.startswith("train ") or kind.endswith("montrage") else "cached"), step
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_the_same(first, small_options, command_line, tmp_path):
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(first, options, command_line, tmp_path):
     """SIGKILL at random moments, started again each time until it ends; finished steps are not done again."""
     _, expected, _ = first
     asked = [x for method in METHODS for x in ("-m", method)] + [x for param in ENCODERS for x in ("-p", param)]
@@ -169,21 +169,21 @@ def wait_for_artifacts(store: Path, number: int, process: subprocess.Popen) -> N
         time.sleep(0.02)
 
 
-def test_a_metric_that_is_off_fails_the_run(small_options, tmp_path, monkeypatch):
+def test_a_metric_that_is_off_fails_the_run(options, tmp_path, monkeypatch):
     """If ids and truth were out of step, the random control would show it, and the run fails."""
     from attribench.metrics.retrieval import Recall
 
     real = Recall.values
     monkeypatch.setattr(Recall, "values", lambda self, scores, truth: np.minimum(1, real(self, scores, truth) + 0.5))
-    result, _ = run(small_options, tmp_path)
+    result, _ = run(options, tmp_path)
     assert isinstance(result.failure, ControlError)
     assert "random" in str(result.failure)
     assert (result.folder / "record.parquet").exists()  # nothing is lost
 
 
-def test_limit_keeps_what_methods_learn_from(small_options, tmp_path):
-    config = RunConfig.gather(None, **small_options, limit=2, store=tmp_path / "store")
-    whole = RunConfig.gather(None, **small_options, store=tmp_path / "store")
+def test_limit_keeps_what_methods_learn_from(options, tmp_path):
+    config = RunConfig.gather(None, **options, limit=2, store=tmp_path / "store")
+    whole = RunConfig.gather(None, **options, store=tmp_path / "store")
     for limited, full in zip(job.prepare(config).plans, job.prepare(whole).plans, strict=True):
         assert limited.roles("fit") == full.roles("fit")
         assert [case.variant for case in limited.roles("query")] == ["un-mixed"] * 2 + ["mixed"] * 2
