@@ -359,6 +359,10 @@ class Features(ABC):
     name: ClassVar[str] = ""
     """What the progress display calls them ("read <name>"); the class's own name if empty."""
     needs: ClassVar[Access] = Access.FEATURES
+    images_axis: ClassVar[Mapping[str, int]] = {}
+    """Of arrays in which a training image's part is made of its picture alone (and of `study.flips`): the axis of the
+    training images, by the array's name. `study.features` then holds these arrays alone, and the pictures that all studies
+    have in their pools are read once for all of them."""
     version: ClassVar[int] = 1
     """Raise it when the same fields come to mean other arrays."""
 
@@ -416,6 +420,13 @@ class AttributionMethod(ABC):
 
     def skip(self, edition: Edition) -> str | None:
         """Why it cannot run here, or None. Asked before anything is trained."""
+        return None
+
+    def skip_models(self, *, customized: bool) -> str | None:
+        """Why it cannot attribute the pictures of models that are customized, or else trained from scratch; or None.
+
+        Asked before anything is trained, after `resolve`.
+        """
         return None
 
     def observers(self, prompts: Sequence[str]) -> tuple[TrainingObserver, ...]:

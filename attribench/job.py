@@ -28,12 +28,14 @@ from attribench.interface import Access, AttributionMethod, Edition, Role, Split
 from attribench.measurement import Metric
 from attribench.protocols.protocol import Protocol
 from attribench.run_config import RunConfig
+from attribench.study.blame import blame
 from attribench.study.estimates import estimates
 from attribench.study.losses import TakenLosses
 from attribench.study.plan import StudyPlan
 from attribench.study.restriction import restrict
 from attribench.study.retraining import Retrainings
 from attribench.study.runs import MethodRun, StudySteps, check
+from attribench.study.training import Customization
 
 if TYPE_CHECKING:
     from attribench.results.record import Row
@@ -159,8 +161,10 @@ def prepare(config: RunConfig) -> Prepared:
             f"the protocol {protocol_class.name} takes {protocol_class.data.kind}, and {dataset.name} holds {dataset.kind}; "
             f"leave --protocol out for its own, {dataset.default_protocol}"
         )
-    chosen, metrics, protocol_overrides = _configured(config, protocol_class.name)
-    protocol = protocol_class.with_preset(config.preset or dataset.edition, protocol_overrides)
+    preset = config.preset or dataset.edition
+    asked = config.methods or protocol_class.methods_of(preset)
+    chosen, metrics, protocol_overrides = _configured(config, asked, protocol_class.name)
+    protocol = protocol_class.with_preset(preset, protocol_overrides)
 
     model = config.model or (str(tiny_model()) if dataset.edition == "mini" else protocol.paper_model)
     plans = protocol.plans(dataset, model=fingerprint(model), split=config.split, seed=config.seed, limit=config.limit)
@@ -173,7 +177,7 @@ def prepare(config: RunConfig) -> Prepared:
     methods = [_resolved(plugin, method, dataset.edition, boxes=boxes) for plugin, method in chosen]
     for entry in methods:
         check(entry.method)
-        entry.skipped = entry.skipped or protocol.skip(entry.method)
+        entry.skipped = entry.skipped or protocol.skip(entry.method) or _skip_models(entry.method, plans)
     plans = _with_base(plans, methods, protocol, dataset, config.split)
     if all(plan.given is not None for plan in plans):
         _skip_where_given(methods)
@@ -260,7 +264,7 @@ def _further(prepared: Prepared, outcomes: dict[Step, Outcome]) -> list[Step]:
     before = set(prepared.targets)
     for plan in prepared.plans:
         if is_trained(prepared, plan, outcomes):
-            tables = score_tables(prepared, plan, outcomes)
+            tables = score_tables(prepared, plan, lambda step: outcomes[step].ok)
             prepared.ask(plan, prepared.protocol.further_retrainings(plan, tables))
     return [step for step in prepared.targets if step not in before]
 
@@ -285,13 +289,13 @@ def default_store() -> Path:
 
 
 def _configured(
-    config: RunConfig, protocol: str
+    config: RunConfig, asked: Sequence[str], protocol: str
 ) -> tuple[list[tuple[plugins.Plugin, AttributionMethod]], tuple[Metric, ...], dict]:
     """The methods asked for and all controls, and the metrics asked for, with their parameters; the protocol's parameters."""
-    asked = [plugins.find("method", name) for name in config.methods]
     if not asked:
         raise UsageError("say which method: --method montrage (`attribench list` shows all)")
-    chosen = list({plugin.name: plugin for plugin in [*asked, *_controls()]}.values())
+    own = [plugins.find("method", name) for name in asked]
+    chosen = list({plugin.name: plugin for plugin in [*own, *_controls()]}.values())
     metrics = list(dict.fromkeys(plugins.find("metric", name) for name in config.metrics))
     overrides: dict[str, Any] = {}
     given: dict[plugins.Plugin, dict[str, Any]] = {plugin: {} for plugin in [*chosen, *metrics]}
@@ -344,6 +348,13 @@ def _resolved(plugin: plugins.Plugin, method: AttributionMethod, edition: Editio
         raise
     except Exception as error:
         raise MethodError(f"the method {plugin.name!r} ({plugin.origin}) raised {type(error).__name__}: {error}") from error
+
+
+def _skip_models(method: AttributionMethod, plans: Sequence[StudyPlan]) -> str | None:
+    """Why a method does not do with models that come about as those of the plans do, or None."""
+    with blame(f"the method {method.name!r}"):
+        reasons = [method.skip_models(customized=isinstance(plan.training, Customization)) for plan in plans]
+    return next(filter(None, reasons), None)
 
 
 def _with_base(

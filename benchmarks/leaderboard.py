@@ -101,7 +101,7 @@ def synthetic_verdict(planned: Planned, truths: dict[str, Truth], number: int) -
             **number_of | {"tuning": None}, **of_method[number_of["method"]][1], params=of_method[number_of["method"]][0].params,
             control=number_of["method"] in CONTROLS, plugin=of_method[number_of["method"]][0].plugin,
             dataset=experiment.dataset, edition=experiment.edition, protocol=experiment.protocol, split=experiment.split,
-            seed=experiment.seed, device="cpu", status="ok",
+            seed=experiment.seed, device="cpu", status="ok", n_concepts=len(planned.plans[0].concepts) or None,
         )
         for number_of in numbers(planned, found).to_dict("records")
     ]  # fmt: skip

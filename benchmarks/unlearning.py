@@ -1,31 +1,37 @@
 """What attribution by unlearning costs: the loss sweep beside a bare forward pass, several queries, its first order.
 
-    python benchmarks/unlearning.py                      # the tiny model, one thread: two to three minutes
+    python benchmarks/unlearning.py                                  # the tiny model, one thread: minutes
+    python benchmarks/unlearning.py --part throughput --seconds 10   # or queries, or first-order: about a minute each
     python benchmarks/unlearning.py --choose             # step sizes on the dev queries of customconcept101: half an hour
     python benchmarks/unlearning.py --model ~/models/stable-diffusion-v1-4 --device cuda --precision bfloat16
 
-The sweep has to reach 85 % of the throughput of a bare batched forward pass over the same latents: the same rows of the
-UNet in the same batches, with noise, timesteps and prompts made ready beforehand. CPU seconds of interleaved repetitions
-(seconds by the clock on an accelerator); intervals are scipy's bootstrap over repetitions, or over queries for agreement.
+    throughput      rows a second of the sweep, and of the UNet alone on the same rows in the same batches, with noise, timesteps
+                    and prompts made ready beforehand; the sweep has to reach 85 %
+    queries         several queries in one sweep, and in a sweep for each; what the base losses add
+    first-order     how far first-order scores order the training images as the full sweep does, by the size of the step
+
+CPU seconds of interleaved turns (seconds by the clock on an accelerator); intervals are scipy's bootstrap over turns, or over
+queries for agreement. One table at the end.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from attribench.datasets.customconcept101 import CustomConcept101
-from attribench.methods.unlearning import STEP_SIZES, Unlearning
+from attribench.methods.unlearning import Unlearning
 from attribench.methods.unlearning.sweep import ROWS, Sweep
 from machine import describe
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
@@ -38,20 +44,43 @@ from attribench.gradients.diffusion import GradientReader
 from attribench.interface import GenerationCase, Queries, State, Study, TrainImage, TrainingImages
 from attribench.run_config import RunConfig
 
-CONCEPTS, N_QUERIES = 5, 5
+CONCEPTS, PICTURES_OF_A_PROMPT = 5, 2
 MOST_TOGETHER = 4
 """Queries in the comparison of one sweep for several with a sweep for each."""
 ASKED = 0.85
+FEWEST_TURNS = 3
+
+Rows = list[tuple[str, str, str]]
+"""What, its cost, and how it compares with another, for the table."""
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What the parts are measured on."""
+
+    of: Unlearning
+    study: World
+    state: State
+    queries: Queries
+    changes: list[dict]
+    """Of each query, by one step of relative size 1."""
+    options: argparse.Namespace
+
+    def sweep(self) -> Sweep:
+        return Sweep(self.study, self.state["latents"], self.of.timesteps, self.of.group, self.options.rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--part", choices=list(PARTS), nargs="+", default=list(PARTS), help="default: all")
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--pictures", type=int, default=8, help="training images of each of five objects")
+    parser.add_argument("--seconds", type=float, default=30, help=f"of turns in each part; {FEWEST_TURNS} turns at least")
+    parser.add_argument("--pictures", type=int, default=4, help="training images of each of five objects")
     parser.add_argument("--rows", type=int, default=ROWS, help="(image, timestep) rows in a pass")
+    parser.add_argument("--sizes", type=float, nargs="+", default=[0.01, 0.1, 1, 10], help="of first-order: relative step sizes")
     parser.add_argument("--choose", action="store_true", help="step sizes on dev queries, and nothing else")
     parser.add_argument("--store", type=Path, default=None, help="of --choose; default: a temporary one")
     parser.add_argument("--protocol", choices=list(WORTH), nargs="+", default=list(WORTH), help="of --choose")
@@ -63,14 +92,28 @@ def main() -> None:
     if options.choose:
         choose(options, console)
         return
-    study, queries = _world(options)
-    with tempfile.TemporaryDirectory() as folder:
-        of, state = Unlearning().resolve("mini"), State(Path(folder))
-        of.fit(study, state)
-        changes = _changes(of, study, queries)
-        console.print(throughput(of, study, state, changes, options))
-        console.print(several_queries(of, study, state, changes, options))
-        console.print(first_order(of, study, state, queries, changes, options))
+    with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("pictures") as status:
+        ready = _ready(options, Path(folder), status.update)
+        found = {name: PARTS[name](ready, lambda text, name=name: status.update(f"{name}: {text}")) for name in options.part}
+    images, of = len(ready.study.train), ready.of
+    title = f"{images} images × {of.timesteps} timesteps of {of.group}, {options.rows} rows in a pass"
+    table = Table(title=title, box=SIMPLE_HEAD)
+    for column in ("part", "what", "cost", "beside it [95 %]"):
+        table.add_column(column, justify="left" if column in ("part", "what") else "right")
+    for name, rows in found.items():
+        for number, row in enumerate(rows):
+            table.add_row("" if number else name, *row, end_section=number == len(rows) - 1)
+    console.print(table)
+
+
+def _ready(options: argparse.Namespace, folder: Path, report: Report) -> Ready:
+    study, queries = _world(options, folder)
+    of, state = Unlearning(step_size=1.0).resolve("mini"), State(folder / "state")
+    report("base losses")
+    of.fit(study, state)
+    report("Fisher, and a step for each query")
+    ascent = of._ascent(study, GradientReader(study.model, of.group, "loss"))
+    return Ready(of, study, state, queries, [ascent.change(queries, i) for i in range(len(queries))], options)
 
 
 # ------------------------------------------------------------------------------------------ a world
@@ -98,8 +141,8 @@ class World(Study):
         return self._read[features]
 
 
-def _world(options: argparse.Namespace) -> tuple[World, Queries]:
-    """Forty pictures of five objects of the mini edition's dev split, and pictures that the model makes for their prompts."""
+def _world(options: argparse.Namespace, folder: Path) -> tuple[World, Queries]:
+    """Pictures of five objects of the mini edition's dev split, and two that the model makes for each of their prompts."""
     model = DiffusionModel.load(options.model or job.tiny_model(), options.device)
     dataset = CustomConcept101(Path(job.__file__).parent / "assets" / "editions" / "customconcept101", "mini")
     concepts = [concept for concept in dataset.concepts if concept.split == "dev"][:CONCEPTS]
@@ -107,32 +150,30 @@ def _world(options: argparse.Namespace) -> tuple[World, Queries]:
         TrainImage(id=record.id, prompt=f"photo of a {concept.class_word}", caption=record.caption, concept=concept.name)
         for concept in concepts for record in dataset.images(concept.name)[: options.pictures]
     ]  # fmt: skip
-    prompts = [f"photo of a {concept.class_word}" for concept in concepts][:N_QUERIES]
-    drawn = torch.stack([noise.normal(model.latent_shape, "benchmark", prompt) for prompt in prompts])
-    made = dict(zip(prompts, model.sample(prompts, drawn, steps=25, guidance=3.5), strict=True))
+    asked = [(f"photo of a {concept.class_word}", seed) for seed in range(PICTURES_OF_A_PROMPT) for concept in concepts]
+    cases = [
+        GenerationCase(
+            id=f"{prompt}/{seed}", prompt=prompt, plain_prompt=prompt, seed=seed, concepts=(), modifiers=(), variant="",
+            role="query",
+        )
+        for prompt, seed in asked
+    ]  # fmt: skip
+    drawn = torch.stack([noise.normal(model.latent_shape, "benchmark", case.id) for case in cases])
+    pictures = model.sample([case.prompt for case in cases], drawn, steps=25, guidance=3.5)
+    made = {case.id: picture for case, picture in zip(cases, pictures, strict=True)}
     if options.precision == "bfloat16":
         model.unet.to(torch.bfloat16), model.text_encoder.to(torch.bfloat16)
-    cases = [
-        GenerationCase(id=prompt, prompt=prompt, plain_prompt=prompt, seed=0, concepts=(), modifiers=(), variant="", role="query")
-        for prompt in prompts
-    ]
-    study = World(model, images, dataset.load, Path(tempfile.mkdtemp(prefix="unlearning-")))
-    return study, Queries(cases, made.__getitem__)
-
-
-def _changes(of: Unlearning, study: World, queries: Queries) -> list[dict]:
-    ascent = of._ascent(study, GradientReader(study.model, of.group, "loss"))
-    return [ascent.change(queries, i) for i in range(len(queries))]
+    return World(model, images, dataset.load, folder / "features"), Queries(cases, made.__getitem__)
 
 
 # --------------------------------------------------------------------------------------- throughput
 
 
-def throughput(of: Unlearning, study: World, state: State, changes: list[dict], options: argparse.Namespace) -> Table:
+def throughput(ready: Ready, report: Report) -> Rows:
     """Rows a second of the sweep, and of the UNet alone on the same rows in batches of the same size."""
-    sweep = Sweep(study, state["latents"], of.timesteps, of.group, options.rows)
-    batches = _ready(sweep)
-    unet = study.model.unet
+    sweep = ready.sweep()
+    batches = _batches(sweep)
+    unet = ready.study.model.unet
 
     def bare() -> None:
         with torch.no_grad():
@@ -140,22 +181,20 @@ def throughput(of: Unlearning, study: World, state: State, changes: list[dict], 
                 unet(noisy, steps, encoder_hidden_states=context)
 
     def swept() -> None:
-        for _ in sweep.losses(changes[:1]):
+        for _ in sweep.losses(ready.changes[:1]):
             pass
 
-    times = _interleaved({"bare forward": bare, "sweep": swept}, options)
+    times = _interleaved({"bare forward": bare, "sweep": swept}, ready.options, report)
     rows = sum(len(noisy) for noisy, _, _ in batches)
-    table = Table(title=f"throughput: {len(study.train)} images × {of.timesteps} timesteps, {options.rows} rows in a pass")
-    for column in ("path", "ms a row", "rows a second", "share of the bare forward [95 %]"):
-        table.add_column(column, justify="left" if column == "path" else "right")
-    for name, found in times.items():
-        share = _ratio(times["bare forward"], found) if name == "sweep" else ""
-        table.add_row(name, f"{1000 * np.median(found) / rows:.2f}", f"{rows / np.median(found):.0f}", share)
-    table.add_row("asked", "", "", f"≥ {ASKED}", style="dim")
-    return table
+    share = _ratio(times["bare forward"], times["sweep"])
+    return [
+        (name, f"{1000 * np.median(found) / rows:.2f} ms a row, {rows / np.median(found):.0f} rows/s",
+         f"{share} of the bare rate (asked: ≥ {ASKED})" if name == "sweep" else "")
+        for name, found in times.items()
+    ]  # fmt: skip
 
 
-def _ready(sweep: Sweep) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def _batches(sweep: Sweep) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Noisy latents, timesteps and hidden states of all rows, in the sweep's batches."""
     model, batches = sweep.model, []
     for rows in sweep._blocks(0):
@@ -169,34 +208,29 @@ def _ready(sweep: Sweep) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     return batches
 
 
-def several_queries(of: Unlearning, study: World, state: State, changes: list[dict], options: argparse.Namespace) -> Table:
+def several_queries(ready: Ready, report: Report) -> Rows:
     """Rows that pass the UNet and seconds for several queries: base losses once, all queries in one sweep or each in its own."""
-    sweep = Sweep(study, state["latents"], of.timesteps, of.group, options.rows)
-    some = changes[:MOST_TOGETHER]
+    some = ready.changes[:MOST_TOGETHER]
 
     def together() -> None:
-        for _ in sweep.losses(some):
+        for _ in ready.sweep().losses(some):
             pass
 
     def each() -> None:
         for change in some:
-            for _ in Sweep(study, state["latents"], of.timesteps, of.group, options.rows).losses([change]):
+            for _ in ready.sweep().losses([change]):
                 pass
 
     def base() -> None:
-        for _ in sweep.losses([{}]):
+        for _ in ready.sweep().losses([{}]):
             pass
 
-    paths = {"base losses": base, f"{len(some)} queries, a sweep for each": each, f"{len(some)} queries, one sweep": together}
-    rows = {name: _rows_of(study.model.unet, run) for name, run in paths.items()}
-    times = _interleaved(paths, options)
-    table = Table(title="several queries: the base losses are taken once, in fit, whatever the number of queries")
-    for column in ("path", "rows through the UNet", "seconds", "× one sweep for all [95 %]"):
-        table.add_column(column, justify="left" if column == "path" else "right")
-    for name, found in times.items():
-        beside = _ratio(found, times[f"{len(some)} queries, one sweep"]) if name.endswith("each") else ""
-        table.add_row(name, f"{rows[name]:,}", f"{np.median(found):.2f}", beside)
-    return table
+    one = f"{len(some)} queries, one sweep"
+    paths = {f"{len(some)} queries, a sweep each": each, one: together, "base losses, once for all": base}
+    rows = {name: _rows_of(ready.study.model.unet, run) for name, run in paths.items()}
+    times = _interleaved(paths, ready.options, report)
+    beside = {name: "" if name == one else f"× {_ratio(found, times[one])} of one sweep" for name, found in times.items()}
+    return [(name, f"{rows[name]:,} rows, {np.median(found):.2f} s", beside[name]) for name, found in times.items()]
 
 
 def _rows_of(unet: torch.nn.Module, run: Callable[[], None]) -> int:
@@ -210,32 +244,27 @@ def _rows_of(unet: torch.nn.Module, run: Callable[[], None]) -> int:
 # -------------------------------------------------------------------------------------- first order
 
 
-def first_order(
-    of: Unlearning, study: World, state: State, queries: Queries, changes: list[dict], options: argparse.Namespace
-) -> Table:
+def first_order(ready: Ready, report: Report) -> Rows:
     """How far the first-order scores order training images as the full sweep does, by the size of the step; what each costs."""
-    sweep = Sweep(study, state["latents"], of.timesteps, of.group, options.rows)
-    reference = _swept(sweep.first_order(changes))  # steps of other sizes are multiples of these
-    cost: dict[str, float] = {}
-    for name, run in (("losses", lambda: sweep.losses(changes)), ("first-order", lambda: sweep.first_order(changes))):
-        with _timed(options.device) as seconds:
-            for _ in run():
-                pass
-        cost[name] = seconds() / len(changes)
-    table = Table(
-        title=f"first order beside the full sweep, {len(queries)} queries: seconds a query {cost['losses']:.2f} for the sweep, "
-        f"{cost['first-order']:.2f} for its first order"
-    )
-    for column in ("relative size of one step", "Spearman with first order [95 % over queries]", "share of own images first"):
-        table.add_column(column, justify="right")
-    own = np.array([[prompt == query for prompt in study.train.prompts] for query in queries.prompts])
-    table.add_row("→ 0 (first order)", "1", f"{_precision(reference, own):.2f}")
-    for size in (0.01, *STEP_SIZES):
-        scaled = dataclasses.replace(of, steps=1, step_size=float(size))
-        rises = _swept(sweep.losses(_changes(scaled, study, queries))) - state["base"]
+    sweep, queries, prompts = ready.sweep(), ready.queries, ready.study.train.prompts
+    own = np.array([[prompt == query for prompt in prompts] for query in queries.prompts])
+    report("first order of all queries")
+    with _timed(ready.options.device) as seconds:
+        reference = _swept(sweep.first_order(ready.changes))  # steps of other sizes are multiples of these
+    linear = seconds() / len(queries)
+    rows, costs = [], []
+    for number, size in enumerate(ready.options.sizes):
+        report(f"a sweep of all {len(queries)} queries with steps of {size:g}, {number + 1} of {len(ready.options.sizes)}")
+        scaled = [{name: size * part for name, part in change.items()} for change in ready.changes]
+        with _timed(ready.options.device) as seconds:
+            rises = _swept(sweep.losses(scaled)) - ready.state["base"]
+        costs.append(seconds() / len(queries))
         agreement = np.array([stats.spearmanr(a, b).statistic for a, b in zip(rises, reference, strict=True)])
-        table.add_row(f"{size:g}", _mean(agreement), f"{_precision(rises, own):.2f}")
-    return table
+        rows.append((f"sweep, step of {size:g}", f"{costs[-1]:.2f} s a query",
+                     f"Spearman {_mean(agreement)}, own images first {_precision(rises, own):.2f}"))  # fmt: skip
+    first = (f"first order, {len(queries)} queries", f"{linear:.2f} s a query",
+             f"× {np.median(costs) / linear:.1f} for a sweep, own images first {_precision(reference, own):.2f}")  # fmt: skip
+    return [first, *rows]
 
 
 def _swept(parts) -> np.ndarray:
@@ -289,15 +318,20 @@ def choose(options: argparse.Namespace, console: Console) -> None:
 # ------------------------------------------------------------------------------------------- timing
 
 
-def _interleaved(paths: dict[str, Callable[[], None]], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each path, run in turns; the first turn warms up and is not counted."""
+def _interleaved(
+    paths: dict[str, Callable[[], None]], options: argparse.Namespace, report: Report
+) -> dict[str, list[float]]:
+    """Seconds of each path, run in turns for `--seconds`; the first turn warms up and is not counted."""
     times: dict[str, list[float]] = {name: [] for name in paths}
-    for repetition in range(options.repetitions + 1):
+    started, turns = time.perf_counter(), 0
+    while turns <= FEWEST_TURNS or time.perf_counter() - started < options.seconds:
         for name, run in paths.items():
+            report(f"{name}, turn {turns}" if turns else f"{name}, to warm up")
             with _timed(options.device) as seconds:
                 run()
-            if repetition:
+            if turns:
                 times[name].append(seconds())
+        turns += 1
     return times
 
 
@@ -325,6 +359,12 @@ def _mean(values: np.ndarray) -> str:
     found = stats.bootstrap((values,), np.mean, n_resamples=1000, method="percentile", rng=0).confidence_interval
     return f"{values.mean():.2f} [{found.low:.2f}, {found.high:.2f}]"
 
+
+PARTS: dict[str, Callable[[Ready, Report], Rows]] = {
+    "throughput": throughput,
+    "queries": several_queries,
+    "first-order": first_order,
+}
 
 if __name__ == "__main__":
     main()

@@ -19,7 +19,7 @@ import jinja2
 from markupsafe import Markup
 
 from attribench import __version__, plugins
-from attribench.boards import tables
+from attribench.boards import papers, tables
 from attribench.boards.adding import entries_of
 from attribench.boards.board import Leaderboards
 from attribench.boards.entry import ShownQuery
@@ -90,7 +90,7 @@ class _Site:
         for standings in self.standings:
             name = standings.board.name
             found[f"boards/{name}.html"] = self._board(standings)
-            found[f"tables/{name}.md"] = tables.markdown(standings)
+            found[f"tables/{name}.md"] = f"{tables.markdown(standings)}\n{papers.papers_markdown(standings)}"
             found[f"tables/{name}.csv"] = tables.table_csv(standings)
             found[f"tables/{name}.tex"] = tables.latex(standings)
         found |= {f"methods/{name}.html": self._method(name, lines) for name, lines in self._methods().items()}
@@ -120,7 +120,9 @@ class _Site:
 
     def _board(self, standings: Standings) -> str:
         variants = [_variant(variant, number) for number, variant in enumerate(standings.variants)]
-        return self._page("board.html", "../", board=_board_facts(standings), variants=variants, groups=GROUPS)
+        return self._page(
+            "board.html", "../", board=_board_facts(standings), variants=variants, groups=GROUPS, papers=_papers(standings)
+        )
 
     # ---------------------------------------------------------------------------------- a method
 
@@ -225,6 +227,17 @@ def _board_facts(standings: Standings) -> dict[str, Any]:
         "n_submissions": len(standings.entries),
         "n_methods": sum(not line.method.control for line in standings.lines),
         "n_studies": max((variant.n_studies for variant in standings.variants), default=0),
+    }  # fmt: skip
+
+
+def _papers(standings: Standings) -> dict[str, Any] | None:
+    """Published numbers beside the board's, if there are any."""
+    found = papers.beside_papers(standings)
+    if not found:
+        return None
+    return {
+        "what": papers.what_sets_apart(standings), "sources": "; ".join(dict.fromkeys(beside.sources for beside in found)),
+        "tables": found, "summary": papers.summary(found), "disagreements": papers.disagreements(found),
     }  # fmt: skip
 
 

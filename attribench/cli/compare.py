@@ -1,4 +1,4 @@
-"""`attribench compare`: paired differences between runs of the same studies."""
+"""`attribench compare`: paired differences between runs of the same studies, or between the methods of one."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="One difference a line, as a JSON object.")] = False,
 ) -> None:
     """Compare runs: the same method in two runs, query by query; or, where they share none, each with each.
+
+    Of one run alone its methods are compared with each other.
 
     Example: attribench compare runs/before runs/after
     """

@@ -76,3 +76,30 @@ def build(
     seconds = time.perf_counter() - started
     counts = f"{built.n_boards} boards, {built.n_submissions} submissions, {built.n_files} files"
     print(f"{target / 'index.html'}: {counts} in {seconds:.1f} s")
+
+
+@leaderboard.command("quote")
+def quote(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE …", help="Markdown files that have such markers.")],
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail if a file is not what the boards say.")] = False,
+    folder: Folder = Path("leaderboards"),
+) -> None:
+    """Write the boards' numbers into Markdown files, between their markers.
+
+    Between <!-- boards --> and <!-- /boards --> comes a table of methods and boards, between <!-- papers --> and
+    <!-- /papers --> the published numbers beside ours, and where the two disagree.
+
+    Example: attribench leaderboard quote README.md
+    """
+    from attribench.boards.board import Leaderboards
+    from attribench.boards.quote import quoted
+    from attribench.errors import UsageError
+
+    found = quoted(files, Leaderboards(folder))
+    stale = [str(one.path) for one in found if one.changed]
+    if check and stale:
+        raise UsageError(f"not what the boards say: {', '.join(stale)}; run `attribench leaderboard quote {' '.join(stale)}`")
+    for one in found:
+        if one.changed:
+            one.write()
+        print(f"{one.path}: {'written' if one.changed else 'as the boards say'}")

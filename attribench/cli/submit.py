@@ -25,11 +25,13 @@ def submit(
     """
     from attribench.results.whole_file import whole_file
     from attribench.submissions.container import SUFFIX
-    from attribench.submissions.pack import submission_of
+    from attribench.submissions.pack import added_metrics, submission_of
 
     links = {name: link for name, link in (("paper", paper), ("code", code), ("page", page)) if link}
     data = submission_of(run, methods=method, submitter=by, links=links, data_root=data_root, model=model)
     target = out or Path(f"{run.resolve().name}{SUFFIX}")
     with whole_file(target) as path:
         path.write_bytes(data)
+    if added := added_metrics(run, data_root=data_root, model=model):
+        print(f"left out: {', '.join(added)}; a submission holds the metrics of its protocol, and none that --metric added")
     print(f"{target}: {len(data):,} bytes; attribench verify {target} recomputes every number in it")

@@ -18,7 +18,7 @@ def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the truth.")],
     store: Annotated[Optional[Path], typer.Option(help="Where its artifacts are, if not where run.toml says.")] = None,
 ) -> None:
-    """Write models, pictures and losses of a run to one file.
+    """Write models, pictures and losses of a run to one file; where its methods decide what is retrained, for these methods.
 
     Example: attribench truth export runs/lds lds.safetensors
     """
@@ -27,7 +27,7 @@ def export(
     from attribench.run_config import RunConfig
 
     prepared = job.prepare(RunConfig.gather(run / "run.toml", store=store))
-    digest = truth_file.export(truth_file.expected(prepared), prepared.store, file)
+    digest = truth_file.export(prepared, file)
     print(f"{file}: {file.stat().st_size:,} bytes, sha256 {digest}")
 
 
@@ -41,6 +41,8 @@ def import_(
 ) -> None:
     """Put the truth of a file into the store, where `attribench run RUN.TOML` finds it.
 
+    Where methods decide what is retrained, a run finds what the exported methods asked for, and retrains the rest.
+
     Example: attribench truth import lds.safetensors run.toml
     """
     from attribench import job
@@ -48,5 +50,8 @@ def import_(
     from attribench.run_config import RunConfig
 
     prepared = job.prepare(RunConfig.gather(run, data_root=data_root, model=model, store=store))
-    n_new = truth_file.import_(truth_file.expected(prepared), prepared.store, file)
-    print(f"{file}: {n_new} artifacts stored in {prepared.store.root}; attribench run {run} scores against them")
+    n_all, n_new = truth_file.import_(prepared, file)
+    print(
+        f"{file}: {n_new:,} of its {n_all:,} artifacts stored in {prepared.store.root}, the others were there; "
+        f"attribench run {run} scores against them"
+    )

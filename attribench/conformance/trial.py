@@ -13,8 +13,8 @@ import numpy as np
 from attribench.conformance.world import Reader, Stage
 from attribench.interface import Access, AttributionMethod, Features, GenerationCase, Queries, Scores, State, Study
 from attribench.study.attribution import features_name, of_queries, reader_name
-from attribench.study.base import BaseStudy
 from attribench.study.granted import GrantedStudy, Materials
+from attribench.study.shared import SharedStudy
 
 if TYPE_CHECKING:
     from attribench.diffusion.model import DiffusionModel
@@ -73,7 +73,8 @@ class Trial:
 
     def _base(self, features: Features) -> Study:
         world = self.stage.world
-        return BaseStudy(world.model, self.stage.plan.base, world.dataset, self.stage.plan.edition, "cpu", reader_name(features))
+        plan, name = self.stage.plan, reader_name(features)
+        return SharedStudy(plan.base, world.dataset, plan.edition, "cpu", name, base_model=world.model)
 
     def _training_features(self, features: Features) -> Path:
         return self.folder / features_name(features)

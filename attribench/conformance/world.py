@@ -42,7 +42,7 @@ from attribench.protocols.between_concepts import BetweenConcepts
 from attribench.study.ensemble import member_inputs, members, train_steps
 from attribench.study.generated import TIMESTEPS, estimates_name, generated, picture_name
 from attribench.study.granted import Materials
-from attribench.study.plan import BaseImages, StudyPlan
+from attribench.study.plan import SharedImages, StudyPlan
 from attribench.study.steps import generate_step, observation_name
 
 SIZE = {
@@ -80,7 +80,7 @@ class World:
             id=f"conformance-{dataset.name}",
             edition="mini",
             cases=(*plan.cases, *_planted_cases(plan)),
-            base=BaseImages(data=fingerprint_of_images(dataset, [image.id for image in few]), images=few),
+            base=SharedImages(data=fingerprint_of_images(dataset, [image.id for image in few]), images=few),
         )
         return cls(plan, dataset, model, ArtifactStore(store or default_store()))
 

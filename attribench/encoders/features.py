@@ -9,8 +9,9 @@ was trained with horizontal flips. Written as they come; after a kill the pictur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from PIL.Image import Image, Transpose
@@ -25,6 +26,8 @@ FEATURES, WRITTEN = "features", "features_written"
 @dataclass(frozen=True, kw_only=True)
 class EncoderFeatures(Features):
     """What an encoder makes of the training images and of the queries."""
+
+    images_axis: ClassVar[Mapping[str, int]] = {FEATURES: 1}
 
     encoder: str
     """A name of `attribench.encoders`, no "auto"."""

@@ -23,7 +23,7 @@ from attribench.data import ConceptDataset
 from attribench.diffusion.monitor import ValueMonitor
 from attribench.diffusion.table_over_time import TableOverTime
 from attribench.interface import Role, Split, TrainingObserver
-from attribench.measurement import Metric, Retrained, Truth
+from attribench.measurement import Metric, Truth
 from attribench.protocols.between_concepts import BetweenConcepts, BetweenConceptsPreset
 from attribench.protocols.concept_studies import UN_MIXED
 from attribench.study.plan import StudyPlan
@@ -72,28 +72,18 @@ class BatchSize(BetweenConcepts):
         monitor = ValueMonitor(prompts=plan.prompts)
         return (monitor, TableOverTime(monitor=monitor, moments=self.preset.moments))
 
-    def truth(
-        self,
-        plan: StudyPlan,
-        observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]],
-        role: Role = "query",
-        retrained: Retrained | None = None,
-    ) -> Truth:
+    def tables(
+        self, plan: StudyPlan, observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]], role: Role
+    ) -> Mapping[str, np.ndarray]:
         """As between concepts, with the tables of each moment ("epoch 8", …) beside the last one ("table")."""
-        queries, images = plan.roles(role), plan.training.images
         monitor, over_time = self.truth_observers(plan)
-        columns = [monitor.prompts.index(case.prompt) for case in queries]
+        columns = [monitor.prompts.index(case.prompt) for case in plan.roles(role)]
         tables = np.asarray(observed[over_time]["tables"])  # [moments, n_train, n_prompts]
         epochs = plan.training.customization.epochs
         named = {
             f"epoch {epochs * (moment + 1) / len(tables):g}": table[:, columns].T for moment, table in enumerate(tables)
         }
-        return Truth(
-            query_ids=tuple(case.id for case in queries),
-            train_ids=tuple(image.id for image in images),
-            relevant=self.relevant(plan, role),
-            tables={"table": np.asarray(observed[monitor]["table"])[:, columns].T} | named,
-        )
+        return {"table": np.asarray(observed[monitor]["table"])[:, columns].T} | named
 
     # ------------------------------------------------------------------------------------ metrics
 

@@ -14,7 +14,7 @@ import numpy as np
 from attribench import plugins
 from attribench.diffusion.monitor import ValueMonitor
 from attribench.interface import Role, TrainingObserver
-from attribench.measurement import Metric, Retrained, Truth
+from attribench.measurement import Metric
 from attribench.protocols.concept_studies import ConceptStudies, ConceptStudiesPreset, PerVariant
 from attribench.study.plan import StudyPlan
 
@@ -43,24 +43,13 @@ class BetweenConcepts(ConceptStudies):
         images = plan.training.images
         return np.array([[image.concept in case.concepts for image in images] for case in plan.roles(role)])
 
-    def truth(
-        self,
-        plan: StudyPlan,
-        observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]],
-        role: Role = "query",
-        retrained: Retrained | None = None,
-    ) -> Truth:
-        queries = plan.roles(role)
+    def tables(
+        self, plan: StudyPlan, observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]], role: Role
+    ) -> Mapping[str, np.ndarray]:
+        """The table: the columns of M that belong to the queries' prompts."""
         (monitor,) = self.truth_observers(plan)
-        columns = {prompt: j for j, prompt in enumerate(monitor.prompts)}
-        table = np.asarray(observed[monitor]["table"])  # M [n_train, n_prompts]
-        agreement = np.stack([table[:, columns[case.prompt]] for case in queries])
-        return Truth(
-            query_ids=tuple(case.id for case in queries),
-            train_ids=tuple(image.id for image in plan.training.images),
-            relevant=self.relevant(plan, role),
-            tables={"table": agreement},
-        )
+        columns = [monitor.prompts.index(case.prompt) for case in plan.roles(role)]
+        return {"table": np.asarray(observed[monitor]["table"])[:, columns].T}  # M [n_train, n_prompts]
 
     # ------------------------------------------------------------------------------------ metrics
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 def words(text: str) -> frozenset[str]:
@@ -17,10 +17,17 @@ def words(text: str) -> frozenset[str]:
 
 
 def overlap(prompts: Sequence[str], captions: Sequence[Sequence[str]]) -> np.ndarray:
-    """[n_prompt, n_image]: Σ log(n / n_w) over the prompt's words w that some caption of the picture has, of n pictures
-    n_w having the word."""
-    held = [frozenset().union(*map(words, of_image)) for of_image in captions]
+    """[n_prompt, n_image]: Σ s_w log(n / n_w) over the prompt's words w, s_w the share of the picture's captions that have the
+    word, and n_w the number of pictures, of n, that have it in some caption.
+
+    What a picture shows is in most of its captions, a turn of phrase in one.
+    """
+    held = [Counter(word for caption in of_image for word in words(caption)) for of_image in captions]
     counts = Counter(word for of_image in held for word in of_image)
     weight = {word: np.log(len(captions) / count) for word, count in counts.items()}
     asked = [words(prompt) for prompt in prompts]
-    return np.array([[sum(weight[word] for word in own & of_image) for of_image in held] for own in asked])
+    found = np.zeros((len(prompts), len(captions)))
+    for image, (of_image, own) in enumerate(zip(held, captions, strict=True)):
+        for prompt, wanted in enumerate(asked):
+            found[prompt, image] = sum(weight[word] * of_image[word] / len(own) for word in wanted & of_image.keys())
+    return found

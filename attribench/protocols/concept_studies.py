@@ -24,7 +24,7 @@ from attribench.editions import fingerprint
 from attribench.errors import DatasetError, Unavailable
 from attribench.interface import GenerationCase, Split, TrainImage
 from attribench.protocols.protocol import Preset, Protocol
-from attribench.study.plan import BaseImages, StudyPlan
+from attribench.study.plan import SharedImages, StudyPlan
 from attribench.study.training import Customization
 
 UN_MIXED, MIXED = "un-mixed", "mixed"
@@ -87,7 +87,7 @@ class ConceptStudies(Protocol):
             for number, members in enumerate(self._groups(dataset, concepts, seed))
         ]
 
-    def base_images(self, dataset: ConceptDataset, split: Split) -> BaseImages:
+    def base_images(self, dataset: ConceptDataset, split: Split) -> SharedImages:
         """The pictures of all concepts of the other split, each with its caption."""
         return other_concepts(dataset, split)
 
@@ -185,13 +185,13 @@ def images_of(dataset: ConceptDataset, concept: Concept, token: str, wanted: int
     return [TrainImage(id=r.id, prompt=prompt, caption=r.caption, concept=concept.name) for r in records]
 
 
-def other_concepts(dataset: ConceptDataset, split: Split) -> BaseImages:
+def other_concepts(dataset: ConceptDataset, split: Split) -> SharedImages:
     """The pictures of the concepts that no study of `split` is about, with captions for prompts, sorted by id."""
     others = [concept for concept in dataset.concepts if concept.split != split]
     records = sorted((record for concept in others for record in dataset.images(concept.name)), key=lambda record: record.id)
     if not records:
         raise Unavailable(f"{dataset.name} has no concepts beside its {split} split to read a base model with; read the study's")
-    return BaseImages(
+    return SharedImages(
         data=fingerprint(dataset, [record.id for record in records]),
         images=tuple(TrainImage(id=r.id, prompt=r.caption, caption=r.caption, concept=r.concept) for r in records),
     )

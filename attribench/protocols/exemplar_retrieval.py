@@ -35,7 +35,7 @@ from attribench.errors import DatasetError, Unavailable
 from attribench.interface import GenerationCase, Role, Split, TrainImage
 from attribench.measurement import Metric
 from attribench.protocols.protocol import Preset, Protocol
-from attribench.study.plan import BaseImages, GivenPictures, Pool, StudyPlan
+from attribench.study.plan import GivenPictures, Pool, SharedImages, StudyPlan
 from attribench.study.training import Customization
 
 MODELS: dict[Split, ExemplarSplit] = {"dev": "val", "test": "test"}
@@ -81,10 +81,8 @@ class ExemplarRetrieval(Protocol):
 
     def plans(self, dataset: ExemplarDataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
         distractors = self._distractors(dataset, seed)
-        data = fingerprint(dataset, [image.id for image in distractors])
-        return [
-            self._plan(dataset, of, distractors, data, model, split, seed, limit) for of in self._models(dataset, split, seed)
-        ]
+        shared = SharedImages(data=fingerprint(dataset, [image.id for image in distractors]), images=distractors)
+        return [self._plan(dataset, of, shared, model, split, seed, limit) for of in self._models(dataset, split, seed)]
 
     def notices(self, dataset: ExemplarDataset, split: Split) -> tuple[str, ...]:
         """How many prompts are not known."""
@@ -97,12 +95,12 @@ class ExemplarRetrieval(Protocol):
             f"the prompts of {unknown} of {len(prompts)} pictures are not known: methods are told their models' training prompts",
         )
 
-    def base_images(self, dataset: ExemplarDataset, split: Split) -> BaseImages:
+    def base_images(self, dataset: ExemplarDataset, split: Split) -> SharedImages:
         """The distractors: as in the unlearning paper, the Fisher is that of the base model over them (appendix B.2)."""
         images = self._distractors(dataset, 0)
         if not images:
             raise Unavailable(f"{dataset.name} has no distractors to read a base model with; read the study's own pictures")
-        return BaseImages(data=fingerprint(dataset, [image.id for image in images]), images=images)
+        return SharedImages(data=fingerprint(dataset, [image.id for image in images]), images=images)
 
     def _models(self, dataset: ExemplarDataset, split: Split, seed: int) -> list[ExemplarModel]:
         found = dataset.models(MODELS[split])
@@ -130,15 +128,15 @@ class ExemplarRetrieval(Protocol):
         return tuple(TrainImage(id=image.id, prompt=image.caption, caption=image.caption, concept="") for image in images)
 
     def _plan(
-        self, dataset: ExemplarDataset, model: ExemplarModel, distractors: Sequence[TrainImage], distractor_data: str, base: str,
-        split: Split, seed: int, limit: int | None,
+        self, dataset: ExemplarDataset, model: ExemplarModel, shared: SharedImages, base: str, split: Split, seed: int,
+        limit: int | None,
     ) -> StudyPlan:  # fmt: skip
         exemplars = tuple(
             TrainImage(id=image.id, prompt=model.prompt, caption=image.caption, concept=model.id) for image in model.exemplars
         )
         data = fingerprint(dataset, [image.id for image in exemplars])
         queries, pictures = self._queries(model, limit)
-        pool = sorted((*exemplars, *distractors), key=lambda image: noise.seed_of("pool", image.id))
+        pool = sorted((*exemplars, *shared.images), key=lambda image: noise.seed_of("pool", image.id))
         word = model.class_word if self.preset.customization.modifier_init == "class-word" else None
         return StudyPlan(
             id=f"{dataset.name}-{split}-{model.id.replace('/', '-')}",
@@ -156,7 +154,7 @@ class ExemplarRetrieval(Protocol):
             ),
             cases=(*queries, *self._to_learn_from(model)),
             sampling=self.preset.sampling,
-            pool=Pool(data=f"{data} {distractor_data}", images=tuple(pool)),
+            pool=Pool(data=f"{data} {shared.data}", images=tuple(pool), shared=shared if shared.images else None),
             given=GivenPictures(data=fingerprint(dataset, pictures.values()), pictures=tuple(pictures.items())),
         )
 

@@ -12,8 +12,9 @@ that gives every image the same score is not retrained for. Retrained models are
 so that methods that remove the same images share them.
 
 Choices where the paper is silent.
-- A study of a part of the data set holds the pictures whose captions have most in common with its prompts, and others at
-  random: so that a small model has been taught what it is asked for. With `images_per_study` left out it holds all.
+- Where studies hold a part of the data set it is the same part for all: the pictures whose captions have most in common with
+  the prompts, and others at random, so that a small model has been taught what it is asked for. With `n_images` left out they
+  hold all. Studies differ in their prompts and their training seed.
 - Retraining has seeds of its own, never that of the model that made the query: what is measured then belongs to the images,
   and is what the curve measures at K = 0.
 - Epochs are the same for all, so that fewer images mean fewer steps, for methods and for random removal alike.
@@ -23,7 +24,6 @@ Choices where the paper is silent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -37,8 +37,8 @@ from attribench.diffusion import noise
 from attribench.diffusion.config import FromScratchConfig, Sampling
 from attribench.editions import fingerprint
 from attribench.errors import DatasetError, UsageError
-from attribench.interface import AttributionMethod, GenerationCase, Role, Split, TrainImage, TrainingObserver
-from attribench.measurement import Metric, Retrained, Truth
+from attribench.interface import AttributionMethod, GenerationCase, Split, TrainImage
+from attribench.measurement import Metric, Truth
 from attribench.protocols.caption_words import overlap
 from attribench.protocols.ordered_removal import is_determined, removals
 from attribench.protocols.protocol import Preset, Protocol
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
 
 VARIANT = "captions"
 CURVE, AGAIN = "random-removal.png", "regenerated.png"
-NEAR = 0.25
-"""Share of a small study's images that are taken for what they have in common with its prompts."""
+NEAR = 2 / 3
+"""Share of a part of the data set that is taken for what it has in common with the prompts."""
 
 
 class LeaveKOutPreset(Preset):
@@ -65,8 +65,8 @@ class LeaveKOutPreset(Preset):
 
     n_studies: PositiveInt
     """Models that are attributed, each by its own seed."""
-    images_per_study: PositiveInt | None = None
-    """None: all of the data set."""
+    n_images: PositiveInt | None = None
+    """That models are trained on. None: all of the data set."""
     queries: PositiveInt
     """Prompts of each study, of which it generates a picture each."""
     k: tuple[PositiveInt, ...] = Field(min_length=1)
@@ -116,10 +116,9 @@ class LeaveKOut(Protocol):
         corpus = Corpus(
             model=model, data=fingerprint(dataset, [image.id for image in images]), images=tuple(map(_train_image, images))
         )
-        return [
-            self._plan(dataset, corpus, number, prompts, split, seed, limit)
-            for number, prompts in enumerate(self._prompts(dataset, split, seed))
-        ]
+        prompts = self._prompts(dataset, split, seed)
+        rows = self._rows(corpus.images, [prompt for own in prompts for prompt in own], dataset.name, split, seed)
+        return [self._plan(dataset, corpus, rows, number, own, split, seed, limit) for number, own in enumerate(prompts)]
 
     def notices(self, dataset: CaptionedDataset, split: Split) -> tuple[str, ...]:
         return (
@@ -130,10 +129,10 @@ class LeaveKOut(Protocol):
     def _require(self, dataset: CaptionedDataset, n_images: int) -> None:
         """Raises UsageError or DatasetError unless the preset's counts go together, and with the data."""
         preset = self.preset
-        n_train = preset.images_per_study or n_images
+        n_train = preset.n_images or n_images
         if n_train > n_images:
             raise DatasetError(
-                f"{dataset.name} has {n_images} pictures, a study needs {n_train}; lower {self.name}.images_per_study"
+                f"{dataset.name} has {n_images} pictures, a study needs {n_train}; lower {self.name}.n_images"
             )
         if list(preset.curve) != sorted(set(preset.curve)) or preset.curve[0] != 0:
             raise UsageError(f"{self.name}.curve = {list(preset.curve)}: give rising numbers of images, from 0 on")
@@ -162,11 +161,10 @@ class LeaveKOut(Protocol):
         return [[prompts[i] for i in order[start : start + preset.queries]] for start in range(0, wanted, preset.queries)]
 
     def _plan(
-        self, dataset: CaptionedDataset, corpus: Corpus, number: int, prompts: Sequence[PromptRecord], split: Split, seed: int,
-        limit: int | None,
+        self, dataset: CaptionedDataset, corpus: Corpus, rows: Sequence[int], number: int, prompts: Sequence[PromptRecord],
+        split: Split, seed: int, limit: int | None,
     ) -> StudyPlan:  # fmt: skip
         study_id = f"{dataset.name}-{split}-{number:02d}"
-        rows = self._rows(corpus.images, prompts, study_id, seed)
         images = tuple(corpus.images[row] for row in rows)
         whole = len(rows) == len(corpus.images)
         return StudyPlan(
@@ -187,12 +185,14 @@ class LeaveKOut(Protocol):
             sampling=self.preset.sampling,
         )
 
-    def _rows(self, images: Sequence[TrainImage], prompts: Sequence[PromptRecord], study_id: str, seed: int) -> list[int]:
-        """Rows of the corpus that a study holds, rising."""
-        wanted = self.preset.images_per_study
+    def _rows(
+        self, images: Sequence[TrainImage], prompts: Sequence[PromptRecord], dataset: str, split: Split, seed: int
+    ) -> list[int]:
+        """Rows of the corpus that models are trained on, rising."""
+        wanted = self.preset.n_images
         if wanted is None or wanted == len(images):
             return list(range(len(images)))
-        order = noise.draws("leave-k-out", "images", study_id, seed).permutation(len(images))
+        order = noise.draws("leave-k-out", "images", dataset, split, seed).permutation(len(images))
         common = overlap([prompt.text for prompt in prompts], [image.prompts for image in images])
         near = int(NEAR * wanted) // len(prompts)
         chosen: dict[int, None] = {}
@@ -225,22 +225,10 @@ class LeaveKOut(Protocol):
         """One or, where a tie runs through place K, two removals for every query, table, K and seed."""
         return 2 * n_tables * len(plan.roles("query")) * len(self.preset.k) * self.preset.n_seeds
 
-    def truth(
-        self,
-        plan: StudyPlan,
-        observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]],
-        role: Role = "query",
-        retrained: Retrained | None = None,
-    ) -> Truth:
-        if retrained is not None:
-            drawn = {look.part.left_out for look in self._curve(plan)}
-            left_out = (tuple(np.flatnonzero(~mask).tolist()) for mask in retrained.masks)
-            retrained = replace(retrained, drawn=np.array([rows in drawn for rows in left_out]))
-        return Truth(
-            query_ids=tuple(case.id for case in plan.roles(role)),
-            train_ids=tuple(image.id for image in plan.training.images),
-            retrained=retrained,
-        )
+    def drawn(self, plan: StudyPlan, masks: np.ndarray) -> np.ndarray:
+        """The subsets of the random curve."""
+        curve = {look.part.left_out for look in self._curve(plan)}
+        return np.array([tuple(np.flatnonzero(~mask).tolist()) in curve for mask in masks])
 
     def _request(self, plan: StudyPlan, looks: Sequence[Look]) -> Retrainings:
         from attribench.encoders import resolve
@@ -255,7 +243,7 @@ class LeaveKOut(Protocol):
         )
 
     def _curve(self, plan: StudyPlan) -> list[Look]:
-        """All queries under the models without random images; studies of the same images have the same models."""
+        """All queries under the models without random images; of all studies the same models."""
         n_train, queries = len(plan.training.images), tuple(range(len(plan.roles("query"))))
         looks = []
         for k in self.preset.curve:
@@ -312,7 +300,7 @@ class LeaveKOut(Protocol):
 
 
 def _seeds(count: int) -> list[int]:
-    """Of retrained models; the same for all studies, so that those of the same images share their models."""
+    """Of retrained models; the same for all studies, so that they share their models."""
     return [noise.seed_of("leave-k-out", "retraining", number) for number in range(count)]
 
 

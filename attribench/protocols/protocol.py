@@ -11,6 +11,7 @@ from __future__ import annotations
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,8 +23,8 @@ from attribench.data import Dataset
 from attribench.errors import Unavailable, UsageError
 from attribench.interface import AttributionMethod, Role, Split, TrainingObserver
 from attribench.measurement import Metric, Retrained, Truth
-from attribench.study.plan import BaseImages, StudyPlan
-from attribench.study.retraining import Part, Retrainings
+from attribench.study.plan import SharedImages, StudyPlan
+from attribench.study.retraining import Look, Part, Retrainings
 from attribench.study.scores import ScoreTable
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ if TYPE_CHECKING:
 
 
 class Preset(pydantic.BaseModel):
-    """Counts and hyper-parameters of a protocol; unknown keys are refused."""
+    """Counts and hyper-parameters of a protocol; unknown keys are refused.
+
+    A preset's file may say two things more. `extends = "mini"`: it holds no more than what is changed of that preset, so that
+    numbers stand in one place. `methods`: what is run where no method is asked for, of a preset that is there to compare
+    certain ones; to the protocol, which knows no method, they are names.
+    """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -60,13 +66,8 @@ class Protocol(ABC):
 
         An override may be a string; keys of tables are dotted ("customization.epochs").
         """
-        folder = resources.files("attribench.protocols")
-        file = folder / f"{cls.name}.{name}.toml"
-        if not file.is_file():
-            known = [entry.name.removeprefix(f"{cls.name}.").removesuffix(".toml") for entry in folder.iterdir()
-                     if entry.name.startswith(f"{cls.name}.") and entry.name.endswith(".toml")]  # fmt: skip
-            raise UsageError(f"the protocol {cls.name} has no preset {name!r}; there are: {', '.join(sorted(known))}")
-        values = tomllib.loads(file.read_text())
+        values = cls._written(name)
+        values.pop("methods", None)
         for key, value in overrides.items():
             table, parts = values, key.split(".")
             for part in parts[:-1]:
@@ -81,11 +82,29 @@ class Protocol(ABC):
             where = ".".join(str(part) for part in first["loc"])
             raise UsageError(f"--param {cls.name}.{where}={first['input']!r}: {first['msg']}") from error
 
+    @classmethod
+    def methods_of(cls, preset: str) -> tuple[str, ...]:
+        """What a preset that compares certain methods has run where none are asked for, by name; () for other presets."""
+        return tuple(cls._written(preset).get("methods", ()))
+
+    @classmethod
+    def _written(cls, name: str) -> dict[str, Any]:
+        """What the preset's file says, on top of what it extends. Raises UsageError if there is none."""
+        folder = resources.files("attribench.protocols")
+        file = folder / f"{cls.name}.{name}.toml"
+        if not file.is_file():
+            known = [entry.name.removeprefix(f"{cls.name}.").removesuffix(".toml") for entry in folder.iterdir()
+                     if entry.name.startswith(f"{cls.name}.") and entry.name.endswith(".toml")]  # fmt: skip
+            raise UsageError(f"the protocol {cls.name} has no preset {name!r}; there are: {', '.join(sorted(known))}")
+        values = tomllib.loads(file.read_text())
+        base = values.pop("extends", None)
+        return values if base is None else cls._written(base) | values
+
     @abstractmethod
     def plans(self, dataset: Dataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
         """The studies: which models are trained on what, and what they generate. `model`: its fingerprint."""
 
-    def base_images(self, dataset: Dataset, split: Split) -> BaseImages:
+    def base_images(self, dataset: Dataset, split: Split) -> SharedImages:
         """Pictures that no study of this split is about, the same for all. Asked for where features need them.
 
         Raises Unavailable where there are none, or where models are not made from a base model.
@@ -125,6 +144,16 @@ class Protocol(ABC):
         """
         return ()
 
+    def request(self, plan: StudyPlan, role: Role, looks: Sequence[Look] = ()) -> Retrainings | None:
+        """The request for one role with these looks in it, which the scores of another run asked for; None if it is empty.
+
+        A protocol that retrains for scores alone says here how it looks.
+        """
+        own = next((request for request in self.retrainings(plan) if request.role == role), None)
+        if own is None and looks:
+            raise UsageError(f"the protocol {self.name} retrains nothing for {role} pictures, and looks at none")
+        return own and replace(own, looks=(*own.looks, *looks))
+
     def further_at_most(self, plan: StudyPlan, n_tables: int) -> int:
         """How many models `further_retrainings` can ask for, given so many tables; for a dry run."""
         return 0
@@ -134,6 +163,16 @@ class Protocol(ABC):
 
         A verifier takes this part of a stranger's truth from here, and not from the stranger.
         """
+        return None
+
+    def tables(
+        self, plan: StudyPlan, observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]], role: Role
+    ) -> Mapping[str, np.ndarray]:
+        """[n_query, n_train] each: attributions that were seen in the training, by name; what `truth` has for tables."""
+        return {}
+
+    def drawn(self, plan: StudyPlan, masks: np.ndarray) -> np.ndarray | None:
+        """[M] bool: which of the subsets [M, n_train] were drawn at random; None where that sets none apart."""
         return None
 
     def truth(
@@ -146,12 +185,16 @@ class Protocol(ABC):
         """The truth of the plan's queries, in the order of `plan.roles(role)`; by role "fit", of its dev queries.
 
         `retrained`: what came of the request for that role, its queries in the same order and its subsets and seeds as
-        they were asked for; None if there was none. `observed`: what the `truth_observers` kept.
+        they were asked for; None if there was none. `observed`: what the `truth_observers` kept. Made of `relevant`,
+        `tables` and `drawn`, so that a protocol gives just what its metrics need.
         """
+        if retrained is not None:
+            retrained = replace(retrained, drawn=self.drawn(plan, retrained.masks))
         return Truth(
             query_ids=tuple(case.id for case in plan.roles(role)),
             train_ids=tuple(image.id for image in plan.rows),
             relevant=self.relevant(plan, role),
+            tables=self.tables(plan, observed, role),
             retrained=retrained,
         )
 

@@ -37,12 +37,12 @@ from attribench import plugins
 from attribench.data import Concept, ConceptDataset
 from attribench.diffusion import noise
 from attribench.errors import DatasetError
-from attribench.interface import GenerationCase, Split
+from attribench.interface import GenerationCase, Role, Split
 from attribench.measurement import Metric, Truth
 from attribench.protocols.concept_studies import StudyPreset, images_of, other_concepts, study_plan, tokens_of
 from attribench.protocols.ordered_halves import ordered_halves
 from attribench.protocols.protocol import Protocol
-from attribench.study.plan import BaseImages, StudyPlan
+from attribench.study.plan import SharedImages, StudyPlan
 from attribench.study.retraining import Look, LossMeasure, Part, Retrainings
 from attribench.study.scores import ScoreTable
 
@@ -90,7 +90,7 @@ class WithinConcept(Protocol):
     def tunes(self) -> bool:
         return self.preset.tune
 
-    def base_images(self, dataset: ConceptDataset, split: Split) -> BaseImages:
+    def base_images(self, dataset: ConceptDataset, split: Split) -> SharedImages:
         """The pictures of all concepts of the other split, each with its caption."""
         return other_concepts(dataset, split)
 
@@ -176,15 +176,14 @@ class WithinConcept(Protocol):
 
     def further_retrainings(self, plan: StudyPlan, tables: Sequence[ScoreTable]) -> tuple[Retrainings, ...]:
         """Both halves of every query, for every method and seed."""
+        roles: tuple[Role, ...] = ("query", "fit")
+        scores = {role: [table.scores.values for table in tables if table.role == role] for role in roles}
+        requests = (self.request(plan, role, _looks(of_role, plan.training.seed)) for role, of_role in scores.items() if of_role)
+        return tuple(filter(None, requests))
+
+    def request(self, plan: StudyPlan, role: Role, looks: Sequence[Look] = ()) -> Retrainings | None:
         measure = LossMeasure(timesteps=self.preset.timesteps, draws=self.preset.draws)
-        requests = []
-        for role in ("query", "fit"):
-            scores = [table.scores.values for table in tables if table.role == role]
-            if scores:
-                looks = _looks(scores, plan.training.seed)
-                n_train = len(plan.training.images)
-                requests.append(Retrainings(role=role, n_train=n_train, looks=looks, measure=measure))
-        return tuple(requests)
+        return Retrainings(role=role, n_train=len(plan.training.images), looks=tuple(looks), measure=measure) if looks else None
 
     def further_at_most(self, plan: StudyPlan, n_tables: int) -> int:
         """All halves that there are, or two cuts of two halves for every query and table."""

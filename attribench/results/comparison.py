@@ -2,8 +2,8 @@
 
 Two runs of the same studies (the same data set edition, protocol, split and seed) attribute the same queries, so what
 differs between them is compared query by query. The same method of two runs is a pair; where the runs share no method,
-each method of one makes a pair with each of another. Intervals are clustered by study and Holm's adjustment is over all
-pairs of one variant and metric (`attribench.results.statistics`).
+each method of one makes a pair with each of another. Of one run alone, each method makes a pair with each other. Intervals
+are clustered by study and Holm's adjustment is over all pairs of one variant and metric (`attribench.results.statistics`).
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ class _Run:
 def compare_runs(folders: Sequence[Path], methods: Sequence[str] = (), *, seed: int = 0) -> tuple[list[Compared], list[str]]:
     """The paired differences between runs, and what a reader must know of them, a line each.
 
-    `methods` narrows the choice. Raises UsageError for fewer than two runs, runs of different queries, or where nothing can be
-    paired; StoreError for a damaged record.
+    `methods` narrows the choice. Raises UsageError for no run, runs of different queries, or where nothing can be paired;
+    StoreError for a damaged record.
     """
-    if len(folders) < 2:
-        raise UsageError("give two run folders or more: attribench compare RUN RUN")
+    if not folders:
+        raise UsageError("give a run folder or more: attribench compare RUN RUN")
     runs = [_Run.read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     for run in runs[1:]:
         for what in SAME:
@@ -121,15 +121,16 @@ def _compared(
 
 
 def _pairs(runs: Sequence[_Run], methods: Sequence[str]) -> list[tuple[Contender, Contender]]:
-    """The same method in two runs; where they share none, every method of one with every method of the other."""
+    """The same method in two runs; where they share none, or in a run alone, every method with every other."""
     of_run = {run.name: _contenders(run, methods) for run in runs}
-    found = []
+    found = [] if len(runs) > 1 else list(combinations(of_run[runs[0].name], 2))
     for (_, first), (_, second) in combinations(of_run.items(), 2):
         alike = [(a, b) for a in first for b in second if a.method == b.method]
         found += alike or [(a, b) for a in first for b in second]
     if not found:
         wanted = f" {', '.join(methods)}" if methods else ""
-        raise UsageError(f"no two of these runs have a method{wanted} with values; `attribench show RUN` tells what they have")
+        where = "no two of these runs have a method" if len(runs) > 1 else "the run has no two methods"
+        raise UsageError(f"{where}{wanted} with values; `attribench show RUN` tells what there is")
     return found
 
 

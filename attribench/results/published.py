@@ -18,10 +18,11 @@ import pandas as pd
 def published(
     dataset: str, protocol: str, variant: str | None = None, n_concepts: int | None = None
 ) -> pd.DataFrame:
-    """Published rows: dataset, protocol, variant, n_concepts, method, metric, value, flag, source.
+    """Published rows: dataset, protocol, variant, n_concepts, method, plugin, metric, value, flag, source.
 
-    `variant` and `n_concepts` narrow the choice when given. `flag` is empty, or says what is wrong with the row.
-    Where nothing was published the frame is empty.
+    `method` is the name as printed, `plugin` that of the method which does here what the paper describes. `variant` and
+    `n_concepts` narrow the choice when given. `flag` is empty, or says what is wrong with the row. Where nothing was
+    published the frame is empty.
     """
     with resources.files("attribench.results").joinpath("published.csv").open(encoding="utf-8") as stream:
         rows = pd.read_csv(stream, keep_default_na=False, dtype={"value": float, "n_concepts": int})

@@ -44,14 +44,16 @@ class Regenerated:
 def of_run(
     prepared: Prepared, contenders: Sequence[Contender], labels: Mapping[str, str], studies: Sequence[str]
 ) -> list[Regenerated]:
-    """The first query of each study, by id, as far as the protocol has pictures generated again."""
+    """The first query of each study, by id, as far as the protocol has pictures generated again and they are in the store:
+    an imported truth has those that the run which made it has shown."""
     shown = []
     for plan in (plan for plan in prepared.plans if plan.id in studies):
         taken = prepared.truths[plan.id].get("query")
         if taken is None or not taken.pictures:
             continue
         again: dict[str, dict[str, Image.Image]] = {}
-        looks = {look.part: (look, ref) for look, ref in taken.pictures.items() if 0 in look.queries}
+        there = {look: ref for look, ref in taken.pictures.items() if 0 in look.queries and prepared.store.has(ref.key)}
+        looks = {look.part: (look, ref) for look, ref in there.items()}
 
         def pictures(parts: Mapping[str, Part], looks=looks) -> dict[str, Image.Image]:
             found = {name: looks[part] for name, part in parts.items() if part in looks}

@@ -209,21 +209,22 @@ def holm(p: np.ndarray) -> np.ndarray:
 def ranks(
     methods: Iterable[Hashable], differences: Iterable[Difference], *, higher_is_better: bool = True
 ) -> dict[Hashable, int | None]:
-    """rank = 1 + the number of methods that are better beyond doubt.
+    """rank = 1 + the number of methods that are told apart from it, as better.
 
-    A method is better beyond doubt than another when the interval of their difference lies wholly on its side of 0
-    and the difference holds after Holm's adjustment (p < 0.05): over four studies an interval alone errs once in
-    eight pairs, and a table of eight methods has 28. "Cannot be told apart" is not transitive (a like b, b like c,
-    yet a better than c), so no grouping of methods is attempted: in that case a and b share rank 1 and c has rank 2.
-    Every method that nothing beats has rank 1. Where the differences have no interval (one study), no method has a
-    rank: None.
+    Two methods are told apart when the interval of their difference lies on one side of 0 and Student's t agrees
+    (p < 0.05): over four studies an interval alone errs once in eight pairs. Nothing is adjusted for the number of pairs,
+    so that a rank says how a method stands to each other one, and is not blurred by who else entered: one pair in twenty
+    that are alike errs. A claim about a whole table takes `p_holm`. "Cannot be told apart" is not transitive (a like b,
+    b like c, yet a better than c), so no grouping of methods is attempted: in that case a and b share rank 1 and c has
+    rank 2. Every method that nothing beats has rank 1. Where the differences have no interval (one study), no method has
+    a rank: None.
     """
     differences = list(differences)
     rank: dict[Hashable, int | None] = dict.fromkeys(methods, 1)
     if any(np.isnan(d.low) for d in differences):
         return dict.fromkeys(rank)
     for d in differences:
-        if (d.low > 0 or d.high < 0) and d.p_holm < 1 - LEVEL:
+        if (d.low > 0 or d.high < 0) and d.p < 1 - LEVEL:
             first_is_better = (d.low > 0) == higher_is_better
             rank[d.second if first_is_better else d.first] += 1
     return rank

@@ -6,120 +6,57 @@ and the losses of every retrained model, as the artifacts that they are in the s
 
     one safetensors file
         tensors     "<key>/<name>": the bytes of each file of each artifact, uint8
-        metadata    "format": "attribench truth 1"; "sha256": JSON, the digest of each tensor by its name
+                    "looks": JSON, which models scores asked for and which queries were looked at under each
+        metadata    "format": "attribench truth 2"; "sha256": JSON, the digest of each tensor by its name
 
 A key is made of all that an artifact depends on, so the file needs no description of the run: whoever imports it says
-which run they want to make (a run.toml), and only artifacts that this run asks for are taken. The file comes from a
-stranger: sizes are bounded before anything is read, nothing in it is executed or unpickled, no name in it becomes a path
-that was not expected, and every artifact is parsed and checked before the first one is stored. Digests find damage; who
-made the file, they do not say.
+which run they want to make (a run.toml), and only artifacts that this run can ask for are taken. Where retraining depends on
+scores (leave-k-out, within-concept) these are the ones of the methods that were exported: a method that asks for the same
+models finds them, and another retrains its own. The file comes from a stranger: sizes are bounded before anything is read,
+nothing in it is executed or unpickled, no name in it becomes a path that was not expected, and every artifact is parsed and
+checked before the first one is stored. Digests find damage; who made the file, they do not say.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attribench.engine.steps import Job, Step
+from attribench.engine.steps import Job
 from attribench.engine.store import ArtifactStore
 from attribench.errors import StoreError, UsageError
-from attribench.study.generated import picture_name
-from attribench.study.losses import LOSSES, TakenLosses
-from attribench.study.runs import StudySteps
-from attribench.study.steps import WEIGHTS
+from attribench.results.truth_artifacts import Expected, expected, further_looks, looks_from_json, looks_to_json
 
 if TYPE_CHECKING:
+    from safetensors import safe_open
+
     from attribench.job import Prepared
 
-FORMAT = "attribench truth 1"
+FORMAT = "attribench truth 2"
 FILE_LIMIT = 4 * 2**30
 HEADER_LIMIT = 64 * 2**20
-PICTURE_LIMIT = 64 * 2**20
-SMALL_LIMIT = 16 * 2**20
-"""Bytes of a file of numbers or of text."""
-WEIGHTS_LIMIT = 2**30
-PIXEL_LIMIT = 2**26
+LOOKS = "looks"
+LOOKS_LIMIT = 256 * 2**20
 
 
-@dataclass(frozen=True)
-class Expected:
-    """An artifact that a truth consists of."""
+def export(prepared: Prepared, path: Path) -> str:
+    """Write the truth of a finished run to one file, whole or not at all; its sha256.
 
-    step: Step
-    output: str
-    needed: bool
-    """Whether a file without it is refused; what only tuning needs may be absent."""
-    limits: Mapping[str, int]
-    """Its files, and how many bytes each may have."""
-    check: Callable[[str, bytes], None]
-    """Raises ValueError for a file that cannot be what it is called."""
-
-    @property
-    def key(self) -> str:
-        """In the store."""
-        return self.step.keys[self.output]
-
-
-def expected(prepared: Prepared) -> list[Expected]:
-    """The artifacts that the truth of a run consists of, with those that only tuning needs.
-
-    Raises UsageError for a protocol that retrains nothing, or whose retraining depends on the scores, as it does where
-    pictures are generated again.
+    Raises UsageError for what was not made yet, and for a protocol that retrains nothing.
     """
-    artifacts = []
-    for plan in prepared.plans:
-        requests = prepared.protocol.retrainings(plan)
-        if not requests or any(request.encoder is not None for request in requests):
-            raise UsageError(
-                f"the truth of {prepared.protocol.name} is in no retrained models that are known beforehand; "
-                "there is nothing to exchange"
-            )
-        study = prepared.studies[plan.id]
-        artifacts += _of_study(study, list(TakenLosses.of_all(study, requests, prepared.store.has).values()))
-    return artifacts
-
-
-def _of_study(study: StudySteps, taken: Sequence[TakenLosses]) -> list[Expected]:
-    """A study's model, its pictures, and the losses of all models."""
-    plan, trained = study.plan, study.trainings[0]
-    pictures = {picture_name(number): PICTURE_LIMIT for number in range(len(plan.cases))} | {"cases.json": SMALL_LIMIT}
-    artifacts = [
-        Expected(trained, "weights", True, {WEIGHTS: WEIGHTS_LIMIT, "losses.npy": SMALL_LIMIT}, _check_weights),
-        Expected(study.pictures, "pictures", True, pictures, _check_picture),
-    ]
-    for of_role in taken:
-        losses = [*of_role.full.items(), *((look.queries, ref) for look, ref in of_role.losses.items())]
-        needed = of_role.request.role == "query"
-        for queries, ref in losses:
-            artifacts.append(Expected(ref.step, ref.output, needed, {LOSSES: SMALL_LIMIT}, _losses_check(len(queries))))
-    return artifacts
-
-
-def _losses_check(n_queries: int) -> Callable[[str, bytes], None]:
-    def check(name: str, data: bytes) -> None:
-        losses = _numbers(data)
-        if losses.shape != (n_queries,) or losses.dtype != np.float64 or not np.isfinite(losses).all():
-            raise ValueError(f"holds {losses.dtype} {losses.shape}, not {n_queries} finite losses")
-
-    return check
-
-
-def export(artifacts: Sequence[Expected], store: ArtifactStore, path: Path) -> str:
-    """Write the artifacts to one file, whole or not at all; its sha256. Raises UsageError for what was not made yet."""
     from safetensors.numpy import save_file
 
     from attribench.results.whole_file import whole_file
 
-    tensors: dict[str, np.ndarray] = {}
-    for artifact in artifacts:
+    store, further = prepared.store, further_looks(prepared)
+    tensors = {LOOKS: np.frombuffer(looks_to_json(further), dtype=np.uint8)}
+    for artifact in expected(prepared, further):
         if not store.has(artifact.key):
             if artifact.needed:
                 raise UsageError(f"{artifact.step} is not in the store {store.root}: do the run first, then export its truth")
@@ -137,18 +74,18 @@ def export(artifacts: Sequence[Expected], store: ArtifactStore, path: Path) -> s
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def import_(artifacts: Sequence[Expected], store: ArtifactStore, path: Path) -> int:
-    """Put the artifacts of a file into the store; how many were not there yet.
+def import_(prepared: Prepared, path: Path) -> tuple[int, int]:
+    """Put the artifacts of a file into the store of a run; how many there are, and how many of these are new to it.
 
-    Raises UsageError for a file that is no truth, is damaged, or is the truth of other studies than `artifacts`, and
+    Raises UsageError for a file that is no truth, is damaged, or is the truth of other studies than the run's, and
     StoreError where the store holds another model, picture or loss under the same key. Nothing is stored then.
     """
-    known = {artifact.key: artifact for artifact in artifacts}
-    found = _read(path, known)
-    missing = [a for a in artifacts if a.needed and a.key not in found]
+    store = prepared.store
+    known, found = _read(path, prepared)
+    missing = [artifact for artifact in known.values() if artifact.needed and artifact.key not in found]
     if missing:
         raise UsageError(
-            f"{path} is the truth of another study: it lacks {len(missing)} of the {len(artifacts)} artifacts that this run "
+            f"{path} is the truth of another study: it lacks {len(missing)} of the {len(known)} artifacts that this run "
             f"needs, the first is that of {missing[0].step}; give the run.toml that it was made with"
         )
     new = {}
@@ -161,14 +98,14 @@ def import_(artifacts: Sequence[Expected], store: ArtifactStore, path: Path) -> 
         _require_sound(path, artifact, files)
     for key, files in new.items():
         _commit(store, known[key], files)
-    return len(new)
+    return len(found), len(new)
 
 
 # ---------------------------------------------------------------------------------------- reading
 
 
-def _read(path: Path, known: Mapping[str, Expected]) -> dict[str, dict[str, bytes]]:
-    """The files of each artifact, their digests checked."""
+def _read(path: Path, prepared: Prepared) -> tuple[dict[str, Expected], dict[str, dict[str, bytes]]]:
+    """What the file may hold, and the files of each artifact in it, their digests checked; both by key."""
     from safetensors import SafetensorError, safe_open
 
     _require_bounded(path)
@@ -178,25 +115,42 @@ def _read(path: Path, known: Mapping[str, Expected]) -> dict[str, dict[str, byte
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise UsageError(f"{path} is no truth file ({FORMAT}); make one with `attribench truth export`")
-            digests = json.loads(metadata["sha256"])
-            names = file.keys()
-            for name in names:
+            digests, names = json.loads(metadata["sha256"]), set(file.keys())
+            if LOOKS not in names:
+                raise UsageError(f"{path} does not say which models were looked at; get the file again")
+            known = _known(path, prepared, _content(path, file, LOOKS, LOOKS_LIMIT, digests), len(names))
+            for name in sorted(names - {LOOKS}):
                 key, _, file_name = name.partition("/")
                 if key not in known or file_name not in known[key].limits:
                     raise UsageError(
                         f"{path} is the truth of another study: it holds {name!a}, which this run does not ask for; "
                         "give the run.toml that it was made with"
                     )
-                shape, kind = file.get_slice(name).get_shape(), file.get_slice(name).get_dtype()
-                if len(shape) != 1 or kind != "U8" or shape[0] > known[key].limits[file_name]:
-                    raise UsageError(f"{path}: {name} is {kind} {shape}, which no truth holds; get the file again")
-                data = file.get_tensor(name).tobytes()
-                if hashlib.sha256(data).hexdigest() != digests.get(name):
-                    raise UsageError(f"{path}: {name} is not what was exported; get the file again")
-                found.setdefault(key, {})[file_name] = data
+                found.setdefault(key, {})[file_name] = _content(path, file, name, known[key].limits[file_name], digests)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} cannot be read as a truth file: {_short(error)}; get it again") from error
-    return found
+    return known, found
+
+
+def _content(path: Path, file: safe_open, name: str, limit: int, digests: Mapping[str, str]) -> bytes:
+    shape, kind = file.get_slice(name).get_shape(), file.get_slice(name).get_dtype()
+    if len(shape) != 1 or kind != "U8" or shape[0] > limit:
+        raise UsageError(f"{path}: {name} is {kind} {shape}, which no truth holds; get the file again")
+    data = file.get_tensor(name).tobytes()
+    if hashlib.sha256(data).hexdigest() != digests.get(name):
+        raise UsageError(f"{path}: {name} is not what was exported; get the file again")
+    return data
+
+
+def _known(path: Path, prepared: Prepared, looks: bytes, n_names: int) -> dict[str, Expected]:
+    """What the run can ask for together with the looks of the file."""
+    try:
+        further = looks_from_json(looks, prepared)
+        if sum(map(len, further.values())) > n_names:
+            raise UsageError("it names more looks than it holds")
+        return {artifact.key: artifact for artifact in expected(prepared, further)}
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}; give the run.toml that it was made with") from error
 
 
 def _require_bounded(path: Path) -> None:
@@ -256,33 +210,6 @@ def _commit(store: ArtifactStore, artifact: Expected, files: Mapping[str, bytes]
         )
     finally:
         claim.release()
-
-
-# --------------------------------------------------------------------------------------- checking
-
-
-def _numbers(data: bytes) -> np.ndarray:
-    return np.load(io.BytesIO(data), allow_pickle=False)
-
-
-def _check_weights(name: str, data: bytes) -> None:
-    from safetensors.numpy import load
-
-    arrays = load(data).values() if name == WEIGHTS else [_numbers(data)]
-    if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays):
-        raise ValueError("holds what is no finite float32 number")
-
-
-def _check_picture(name: str, data: bytes) -> None:
-    from PIL import Image
-
-    if name == "cases.json":
-        json.loads(data)
-        return
-    picture = Image.open(io.BytesIO(data), formats=("PNG",))
-    if picture.width * picture.height > PIXEL_LIMIT:
-        raise ValueError(f"has {picture.width} × {picture.height} pixels, more than any model makes")
-    picture.convert("RGB")
 
 
 def _short(error: Exception) -> str:

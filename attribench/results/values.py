@@ -133,11 +133,11 @@ def fault(prepared: Prepared, entry: MethodSteps, outcomes: Outcomes) -> tuple[s
     return None
 
 
-def score_tables(prepared: Prepared, plan: StudyPlan, outcomes: Outcomes) -> list[ScoreTable]:
-    """All scores of a study, as `Protocol.further_retrainings` gets them."""
+def score_tables(prepared: Prepared, plan: StudyPlan, done: Callable[[Step], bool]) -> list[ScoreTable]:
+    """All scores of a study whose steps are `done`, as `Protocol.further_retrainings` gets them."""
     tables = []
     for entry in prepared.methods:
-        runs = [run for run in entry.runs if run.plan.id == plan.id and all(outcomes[step].ok for step in run.steps)]
+        runs = [run for run in entry.runs if run.plan.id == plan.id and all(map(done, run.steps))]
         for run in runs:
             for role in ("query", "fit") if prepared.tunes else ("query",):
                 for candidate in entry.candidates(role):

@@ -18,13 +18,13 @@ from attribench.engine.measure import Cost, measure
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.errors import MethodError
 from attribench.interface import Access, AttributionMethod, Features, Queries, Role, Scores, State, TrainingObserver
-from attribench.study.base import base_step
 from attribench.study.blame import blame
 from attribench.study.ensemble import member_inputs, members
 from attribench.study.generated import queries_of
 from attribench.study.granted import GrantedStudy, Materials
 from attribench.study.plan import StudyPlan
 from attribench.study.scores import SCORES, write_candidates, write_scores
+from attribench.study.shared import base_step, pool_step
 from attribench.study.steps import observation_name
 
 if TYPE_CHECKING:
@@ -44,7 +44,10 @@ QUERIES: dict[Role, str] = {"query": "queries", "fit": "dev queries"}
 
 
 def read_step(study: StudySteps, features: Features, role: Role | None = None) -> Step:
-    """Read features of the training images, or of the queries of one role; shared by all methods that name them."""
+    """Read features of the training images, or of the queries of one role; shared by all methods that name them.
+
+    Of the training images those alone that `shared_step` does not read.
+    """
     if features.of_base():
         return base_step(study, features, reader_name(features), CHEAP)
     inputs = _granted_inputs(study, features)
@@ -64,9 +67,16 @@ def read_step(study: StudySteps, features: Features, role: Role | None = None) -
     )
 
 
+def shared_step(study: StudySteps, features: Features) -> Step | None:
+    """Read features of the pictures that all studies have in their pools, if these features can be shared."""
+    return None if features.of_base() else pool_step(study, features, reader_name(features), CHEAP)
+
+
 def fit_step(study: StudySteps, method: AttributionMethod, seed: int) -> Step:
     """`method.fit` with the inputs that its access covers, so that it depends on nothing else."""
     features = {features_name(f): Ref(read_step(study, f), "state") for f in method.features()}
+    shared = {f"shared-{features_name(f)}": shared_step(study, f) for f in method.features()}
+    features |= {name: Ref(step, "state") for name, step in shared.items() if step is not None}
     return Step(
         name=f"fit {method.name}",
         label=f"{study.plan.id} seed {seed}" if method.stochastic else study.plan.id,
@@ -126,6 +136,7 @@ def _seen(plan: StudyPlan, reader: Reader, role: Role | None) -> dict[str, Any]:
     watches_training = Access.TRAINING in reader.needs
     regions = {} if role is None else plan.regions_of(role)
     seen = {"regions": regions} if regions else {}
+    images = plan.own_rows if isinstance(reader, Features) and reader.images_axis else plan.rows
     if plan.pool is not None:
         seen["trained"] = plan.trained_rows if watches_training else ()
     if plan.given is not None and role == "query":
@@ -135,7 +146,7 @@ def _seen(plan: StudyPlan, reader: Reader, role: Role | None) -> dict[str, Any]:
         "study": plan.id,
         "edition": plan.edition,
         "data": plan.training.data if plan.pool is None else plan.pool.data,
-        "images": plan.rows,
+        "images": images,
         "flips": plan.training.flips,
         "generations": plan.roles("fit") if watches_training else (),
         "prompts": plan.prompts if watches_training else (),
@@ -238,7 +249,9 @@ def _study(ctx: StepContext, reader: Reader, seed: int) -> tuple[GrantedStudy, Q
         members=members(ensemble, ctx.input) if reader.needs & MODELS else (),
         generations=ctx.input("generations") if "generations" in ctx.inputs else None,
         observations={observer: ctx.input(observation_name(observer)) for observer in ctx.params["observers"]},
+        images=ctx.params["images"],
         features={features: ctx.input(features_name(features)) for features in named},
+        shared_features={f: ctx.input(name) for f in named if (name := f"shared-{features_name(f)}") in ctx.inputs},
         query_features={f: ctx.input(f"query-{features_name(f)}") for f in of_queries(named)} if queries is not None else {},
         queries=queries,
         trajectory=ctx.input("trajectory") if "trajectory" in ctx.inputs else None,

@@ -19,6 +19,7 @@ from attribench.interface import (
     Queries,
     State,
     Study,
+    TrainImage,
     TrainingImages,
     TrainingObserver,
     Trajectory,
@@ -37,6 +38,8 @@ class Materials:
     """Where the artifacts of a study lie; what the reader's access does not cover is empty."""
 
     plan: StudyPlan
+    images: tuple[TrainImage, ...] | None = None
+    """What the reader is shown for training images; None: all rows of the plan."""
     dataset: Dataset
     base_model: str
     ensemble: Ensemble = Ensemble()
@@ -45,7 +48,9 @@ class Materials:
     generations: Path | None = None
     observations: Mapping[TrainingObserver, Path] = field(default_factory=dict)
     features: Mapping[Features, Path] = field(default_factory=dict)
-    """Of the training images."""
+    """Of the training images, or of the study's own among them."""
+    shared_features: Mapping[Features, Path] = field(default_factory=dict)
+    """Of those that are in every study's pool."""
     query_features: Mapping[Features, Path] = field(default_factory=dict)
     queries: Queries | None = None
     """Those that are being scored or read, if any are."""
@@ -59,7 +64,7 @@ class GrantedStudy(Study):
         plan = materials.plan
         self.id, self.edition, self.seed, self.device = plan.id, plan.edition, seed, device
         self.flips = plan.training.flips
-        self.train = TrainingImages(plan.rows, materials.dataset.load)
+        self.train = TrainingImages(plan.rows if materials.images is None else materials.images, materials.dataset.load)
         self._materials, self._access, self._reader = materials, access, reader
 
     def _require(self, access: Access, what: str) -> None:
@@ -146,7 +151,21 @@ class GrantedStudy(Study):
             kept = self._materials.query_features
         if features not in kept:
             raise MethodError(f"{self._reader} did not name these features in features(): {features}; name them there")
+        if queries is None and features in self._materials.shared_features:
+            return self._joined(features)
         return State(kept[features])
+
+    def _joined(self, features: Features) -> Mapping[str, np.ndarray]:
+        """The arrays of all training images, in their order, of two readings."""
+        plan = self._materials.plan
+        own, shared = State(self._materials.features[features]), State(self._materials.shared_features[features])
+        ids = [image.id for image in (*plan.own_rows, *plan.pool.shared.images)]
+        place = {image_id: number for number, image_id in enumerate(ids)}
+        order = [place[image.id] for image in plan.rows]
+        return {
+            name: np.concatenate([own[name], shared[name]], axis=axis).take(order, axis=axis)
+            for name, axis in features.images_axis.items()
+        }
 
     def trajectory(self, query_id: str) -> Trajectory:
         """How a query was sampled that is being scored or read; needs TRAJECTORY."""

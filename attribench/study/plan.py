@@ -11,8 +11,8 @@ from attribench.study.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseImages:
-    """Pictures that features of the base model are read from, in place of a study's own: the same for all studies."""
+class SharedImages:
+    """Pictures that are the same for all studies, so that what is read of them alone is read once."""
 
     data: str
     """Fingerprint of the pictures' bytes."""
@@ -28,6 +28,8 @@ class Pool:
     """Fingerprint of the pictures' bytes."""
     images: tuple[TrainImage, ...]
     """The training images are among them, in an order that says nothing of which they are."""
+    shared: SharedImages | None = None
+    """Those that all studies have in their pools; None if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +56,8 @@ class StudyPlan:
     sampling: Sampling
     regions: tuple[tuple[str, Region], ...] = ()
     """(id of a case, the box of its picture that is attributed). Nothing else depends on them: not the generation."""
-    base: BaseImages | None = None
-    """For features of the base model; None where nothing asks for them, or there is no base model."""
+    base: SharedImages | None = None
+    """What features of the base model are read from; None where nothing asks for them, or there is no base model."""
     pool: Pool | None = None
     """None: the training images are what methods score."""
     given: GivenPictures | None = None
@@ -65,6 +67,14 @@ class StudyPlan:
     def rows(self) -> tuple[TrainImage, ...]:
         """The images that methods score, in the order of `Scores`."""
         return self.training.images if self.pool is None else self.pool.images
+
+    @property
+    def own_rows(self) -> tuple[TrainImage, ...]:
+        """The images that methods score and that no other study shares, in their order among `rows`."""
+        if self.pool is None or self.pool.shared is None:
+            return self.rows
+        shared = {image.id for image in self.pool.shared.images}
+        return tuple(image for image in self.rows if image.id not in shared)
 
     @property
     def trained_rows(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from attribench.diffusion.checkpoints import checkpoint_steps
 from attribench.engine.steps import Step
 from attribench.errors import AccessError, MethodError
 from attribench.interface import Access, AttributionMethod, Features, Role, TrainingObserver
-from attribench.study.attribution import features_name, fit_step, of_queries, read_step, reader_name, score_step
+from attribench.study.attribution import features_name, fit_step, of_queries, read_step, reader_name, score_step, shared_step
 from attribench.study.blame import blame
 from attribench.study.ensemble import train_steps
 from attribench.study.plan import StudyPlan
@@ -66,7 +66,7 @@ class MethodRun:
     dev: Step | None
     """The scores of the dev queries, where there are candidates to choose from."""
     features: tuple[Step, ...]
-    """Of the training images."""
+    """Of the training images, and of those that all studies share."""
     query_features: tuple[Step, ...]
     trainings: tuple[Step, ...]
     """The further ones that its ensemble, or that of its features, needs."""
@@ -76,6 +76,7 @@ class MethodRun:
         """`tunes`: whether the protocol lets candidates be told apart by the dev queries."""
         fitted = fit_step(study, method, seed)
         features = tuple(dict.fromkeys(method.features()))
+        shared = [step for of in features if (step := shared_step(study, of)) is not None]
         n_seeds = max(reader.ensemble().seeds for reader in (method, *features))
         return cls(
             plan=study.plan,
@@ -83,7 +84,7 @@ class MethodRun:
             fit=fitted,
             score=score_step(study, method, fitted),
             dev=score_step(study, method, fitted, "fit") if tunes and method.candidates() else None,
-            features=tuple(read_step(study, of) for of in features),
+            features=(*(read_step(study, of) for of in features), *shared),
             query_features=tuple(read_step(study, of, "query") for of in of_queries(features)),
             trainings=study.trainings[1:n_seeds],
         )

@@ -80,6 +80,14 @@ def submission_of(
     return pack(members_of(statement, own, per_query, scores, truths))
 
 
+def added_metrics(folder: Path, *, data_root: Path | None = None, model: str | None = None) -> list[str]:
+    """The metrics of a run that are not its protocol's own: their rows are no part of a submission."""
+    config = RunConfig.gather(folder / "run.toml", data_root=data_root, model=model)
+    planned = plan(experiment_of(config), config.data_root)
+    own = {metric.name for name in variants_of(planned.plans) for metric in planned.protocol.metrics(name)}
+    return sorted({row.metric for row in record.read(folder)} - own)
+
+
 def members_of(
     statement: Statement, rows: list[record.Row], per_query: pd.DataFrame, scores: ScoresOf, truths: Mapping[str, Truth]
 ) -> dict[str, bytes]:

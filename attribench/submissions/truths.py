@@ -99,7 +99,8 @@ def _require_subsets(known: Retrained, planned: Planned, plan: StudyPlan, what: 
         raise Refused(f"{what} has other subsets than {planned.protocol.name} draws")
     if not on_scores and np.isnan(known.losses).any():
         raise Refused(f"{what} lacks losses that {planned.protocol.name} asks for")
-    if request is not None and set(known.seeds) != set(request.seeds):
+    seeds = set() if request is None else set(request.seeds)
+    if not seeds <= set(known.seeds) or (seeds and not on_scores and seeds != set(known.seeds)):
         raise Refused(f"{what} has other seeds than {planned.protocol.name} asks for")
     if known.drawn is not None and {own for own, drawn in zip(rows, known.drawn, strict=True) if drawn} != asked:
         raise Refused(f"{what} says of other subsets than the protocol's that they were drawn at random")

@@ -217,10 +217,11 @@ def _fresh(planned: Planned, found: Values, claimed: Sequence[record.Row]) -> li
     """The record with every number recomputed; what is not a number of a metric is as claimed."""
     by_method = {row.method: row for row in claimed}
     identity = {name for name in record.Row.model_fields} - {"variant", "metric"}
+    known = {"n_concepts": len(planned.plans[0].concepts) or None}
     rows = []
     for number in numbers(planned, found).to_dict("records"):
         said = by_method[number["method"]].model_dump(include=identity)
-        rows.append(record.Row.model_validate(said | number | {"tuning": number["tuning"] or None}))
+        rows.append(record.Row.model_validate(said | number | known | {"tuning": number["tuning"] or None}))
     return rows
 
 

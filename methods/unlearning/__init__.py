@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from attribench.errors import MethodError
+from attribench.errors import MethodError, Unavailable
 from attribench.gradients.curvature import Curvature, Identity, Kind
 from attribench.gradients.diffusion import GradientReader
 from attribench.gradients.fisher import Fisher
@@ -97,6 +97,15 @@ class Unlearning(AttributionMethod):
             timesteps=self.timesteps or (10 if mini else 20),
         )
 
+    def skip_models(self, *, customized: bool) -> str | None:
+        """For models of which the papers name no step size for these weights, this curvature and these steps."""
+        try:
+            if self.step_size == "published":
+                self._published(customized)
+        except Unavailable as error:
+            return str(error)
+        return None
+
     def candidates(self) -> tuple[Self, ...]:
         if self.step_size != "tuned":
             return ()
@@ -163,11 +172,14 @@ class Unlearning(AttributionMethod):
         steps, size, divisor, n = self.steps, self.step_size, None, self.dataset_size or len(study.train)
         if size == "published":
             customized = bool(study.model.modifiers)
-            steps, size = published("customized" if customized else "from scratch", self.curvature, self.group, steps)
+            steps, size = self._published(customized)
             n = self.dataset_size or (LAION if customized else n)
         if self.step_size == "published" or self.step_unit == "absolute":
             divisor = {"identity": 1.0, "diagonal": float(n), "ekfac": float(n) ** 2}[self.curvature]
         return steps, size, divisor
+
+    def _published(self, customized: bool) -> tuple[int, float]:
+        return published("customized" if customized else "from scratch", self.curvature, self.group, self.steps)
 
     def _curvature(self, study: Study, reader: GradientReader) -> Curvature:
         if not self.features():

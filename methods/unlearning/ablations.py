@@ -1,8 +1,9 @@
 """Attribution by unlearning with one choice changed, to be run beside it: the ablations of the paper's appendix.
 
-Each is `unlearning` with another default; `attribench run -m unlearning -m unlearning-full -m unlearning-sgd …` compares
-them in one table. In the mini edition the step sizes are relative and mean the same for all of them; in the paper
-edition they are those that the papers name (`published`).
+Each is `unlearning` with another default. `attribench run --protocol leave-k-out --preset ablation -d mscoco` compares them in
+one table, and so do the presets of lds and exemplar-retrieval by that name; or -m unlearning -m unlearning-full … under any
+protocol. In the mini edition the step sizes are relative and mean the same for all of them; in the paper edition they are
+those that the papers name (`published`).
 """
 
 from __future__ import annotations
@@ -51,6 +52,15 @@ class UnlearningSgd(Unlearning):
     name: ClassVar[str] = "unlearning-sgd"
 
     curvature: Kind = "identity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlearningSgdTenSteps(UnlearningSgd):
+    """Unlearning by ten plain gradient steps in place of one (appendix, SGD of the model that is trained from scratch)."""
+
+    name: ClassVar[str] = "unlearning-sgd-ten-steps"
+
+    steps: Positive | None = 10
 
 
 @dataclass(frozen=True, kw_only=True)

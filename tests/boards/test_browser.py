@@ -142,8 +142,10 @@ def test_text_stands_out_from_its_ground(browser, board, scheme):
 
 
 def test_the_accessibility_tree_names_tables_regions_and_pictures(view):
-    assert view.get_by_role("table").count() == 2
+    assert view.get_by_role("table").count() == 4
     assert view.get_by_role("table", name="A small board, un-mixed").count() == 1
+    assert view.get_by_role("table", name="un-mixed: as printed, and as on this board").count() == 1
+    assert view.get_by_role("region", name="Beside the papers").count() == 1
     assert view.get_by_role("search", name="Filter the tables").count() == 1
     assert view.get_by_role("navigation", name="Pages").count() == 1
     assert view.get_by_role("img", name="recall@5 against seconds per query, un-mixed").count() == 1

@@ -10,8 +10,12 @@ from typing import NamedTuple
 
 import pytest
 
+from attribench import job
 from attribench.__main__ import main
 from attribench.boards.board import Leaderboards
+from attribench.engine.progress import Listener
+from attribench.results import record
+from attribench.run_config import RunConfig
 
 
 class Said(NamedTuple):
@@ -46,6 +50,23 @@ def test_a_run_goes_to_a_built_page(say, run_folder, experiment, tmp_path):
     built = say("leaderboard", "build")
     assert built.code == 0 and "1 boards, 1 submissions" in built.out
     assert "A. Tester" in (tmp_path / "leaderboards" / "site" / "methods" / "pixel.html").read_text()
+
+
+def test_metrics_that_were_added_to_a_run_are_no_part_of_its_submission(say, run_folder, experiment, packed, tmp_path):
+    """And the protocol's own numbers are those of the run without them."""
+    config = RunConfig.gather(run_folder / "run.toml", metrics=["recall"], params=["recall.k=3"], out=tmp_path / "with")
+    assert job.run(job.prepare(config), Listener()).failure is None
+    assert {row.metric for row in record.read(tmp_path / "with")} >= {"recall@3", "recall@5"}
+    Leaderboards(tmp_path / "leaderboards").define(experiment, "A small board")
+    said = say("submit", tmp_path / "with", "--out", "with.submission.zip")
+    assert said.out.startswith("left out: recall@3; a submission holds the metrics of its protocol")
+    (tmp_path / "without.submission.zip").write_bytes(packed)
+    rows = {}
+    for name in ("with", "without"):
+        verdict = json.loads(say("verify", f"{name}.submission.zip", "--json").out)
+        assert verdict["verdict"] != "refused"
+        rows[name] = {(r["method"], r["variant"], r["metric"]): (r["value"], r["low"], r["rank"]) for r in verdict["rows"]}
+    assert rows["with"] == rows["without"]
 
 
 def test_a_refusal_names_its_reason_and_has_its_own_exit_code(say, packed, tmp_path):

@@ -447,15 +447,61 @@ def test_published_sizes_are_those_of_how_the_model_was_trained(study_of, small_
         assert dataclasses.replace(of, **fields)._step(from_scratch) == expected
 
 
+def test_what_the_papers_name_no_step_size_for_is_told_before_anything_is_trained():
+    """In one line, by how the models of a study come about."""
+    refused = {
+        customized: {name for name, of in ABLATIONS.items() if of().resolve("paper").skip_models(customized=customized)}
+        for customized in (True, False)
+    }
+    assert refused == {
+        True: {"unlearning-attention", "unlearning-cross-attention", "unlearning-sgd-ten-steps", "unlearning-ekfac"},
+        False: {"unlearning-many-steps"},
+    }
+    reason = ablations.UnlearningAttention().resolve("paper").skip_models(customized=True)
+    assert "no step size for diagonal unlearning of attention weights" in reason and "give step_size=NUMBER" in reason
+    assert "\n" not in reason
+    for fields in ({"step_size": 0.3}, {"step_size": "tuned"}, {"step_size": 1e-3, "step_unit": "absolute"}):
+        own = ablations.UnlearningAttention(**fields).resolve("paper")
+        assert own.skip_models(customized=True) is None and own.skip_models(customized=False) is None
+    assert not any(of().resolve("mini").skip_models(customized=True) for of in ABLATIONS.values())
+
+
+ABLATIONS = {of.name: of for of in vars(ablations).values() if isinstance(of, type) and issubclass(of, Unlearning)}
+"""By name, with unlearning itself."""
+
+
 def test_each_ablation_is_unlearning_with_one_field_changed():
-    own = dataclasses.asdict(Unlearning())
-    names = set()
-    for name, ablation in vars(ablations).items():
-        if isinstance(ablation, type) and issubclass(ablation, Unlearning) and ablation is not Unlearning:
+    """SGD in ten steps: SGD with one field changed."""
+    for name, ablation in ABLATIONS.items():
+        assert plugins.find("method", name).load() is ablation
+        if ablation is not Unlearning:
+            own = dataclasses.asdict(ablation.__base__())
             assert len([field for field, value in dataclasses.asdict(ablation()).items() if value != own[field]]) == 1, name
-            assert plugins.find("method", ablation.name).load() is ablation
-            names.add(ablation.name.removeprefix("unlearning-"))
-    assert names == {"full", "attention", "cross-attention", "sgd", "one-step", "many-steps", "ekfac"}
+    assert {name.removeprefix("unlearning-") for name in ABLATIONS} == {
+        "unlearning", "full", "attention", "cross-attention", "sgd", "sgd-ten-steps", "one-step", "many-steps", "ekfac"
+    }  # fmt: skip
+
+
+def test_the_ablations_differ_in_which_weights_they_move_and_in_what_holds_them(study_of, queries_of):
+    """Of one query: the layers that move, in steps of one relative size; with F and without it, in other directions."""
+    study, queries = study_of(3), queries_of([7])
+    moved: dict[str, dict[str, torch.Tensor]] = {}
+    for name in ("unlearning", "unlearning-cross-attention", "unlearning-attention", "unlearning-full", "unlearning-sgd"):
+        of = dataclasses.replace(ABLATIONS[name](), **SMALL, step_size=1e-3, damping=0.1).resolve("mini")
+        reader = GradientReader(study.model, of.group, "loss")
+        ascent = of._ascent(study, reader)
+        gradient, loss = ascent._gradient(queries, 0, 0, {})
+        moved[name] = ascent.change(queries, 0)
+        rise = sum(float((gradient[layer] * part).sum()) for layer, part in moved[name].items())
+        assert rise / loss == pytest.approx(1e-3, rel=1e-6), name
+        assert all(bool(part.any()) for part in moved[name].values()), name
+    layers = [set(moved[name]) for name in list(moved)[:4]]
+    assert layers[0] < layers[1] < layers[2] < layers[3]
+    assert {layer.rsplit(".", 1)[1] for layer in layers[0]} == {"to_k", "to_v"} and all("attn2" in layer for layer in layers[1])
+    assert all("attn" in layer for layer in layers[2]) and any("conv" in layer for layer in layers[3])
+    newton, plain = (torch.cat([part.flatten() for part in moved[name].values()]) for name in ("unlearning", "unlearning-sgd"))
+    assert set(moved["unlearning-sgd"]) == layers[0]
+    assert torch.cosine_similarity(newton, plain, dim=0) < 0.99
 
 
 def test_variants_share_a_fisher_and_fields_are_checked():

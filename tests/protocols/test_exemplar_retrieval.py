@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from attribench import job
 from attribench.editions import open_dataset
+from attribench.encoders import load_encoder
 from attribench.engine.progress import Listener
 from attribench.errors import AccessError, DatasetError, UsageError
 from attribench.interface import Access, State
@@ -232,6 +233,22 @@ def test_methods_that_read_the_model_or_its_training_run_too(by_models):
     (plan, _), folder = by_models.prepared.plans, by_models.folder / "scores" / "montrage"
     scores = read_scores(next(folder.glob(f"{plan.id}-*")))
     assert scores.train_ids == tuple(image.id for image in plan.rows) and np.isfinite(scores.values).all()
+
+
+def test_distractors_are_encoded_once_for_all_models_and_every_pool_is_whole(by_models):
+    read = [step for step in json_steps(by_models) if step.startswith("read clip-tiny features") and "queries" not in step]
+    assert len(read) == 3 and sum(step == "read clip-tiny features of distractors for all studies" for step in read) == 1
+    prepared, encoder = by_models.prepared, load_encoder("clip-tiny", "cpu")
+    entry = next(entry for entry in prepared.methods if entry.plugin.name == "montrage")
+    (features,) = entry.method.features()
+    for run in entry.runs:
+        own, shared = (prepared.store.path(step.keys["state"]) for step in run.features)
+        materials = Materials(
+            plan=run.plan, dataset=prepared.dataset, base_model="none", features={features: own}, shared_features={features: shared}
+        )
+        joined = GrantedStudy(materials, Access.FEATURES, "a method", 0, "cpu").features(features)["features"]
+        whole = encoder.encode_images([prepared.dataset.load(image.id) for image in run.plan.rows])
+        np.testing.assert_allclose(joined[0], whole, atol=1e-5)
 
 
 def test_only_exemplars_have_moved_rows_in_the_attribution_table(by_models):

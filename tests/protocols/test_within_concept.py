@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from attribench.errors import DatasetError, UsageError
 from attribench.interface import Queries, Scores
 from attribench.protocols.within_concept import PICTURE, WithinConcept
 from attribench.results import record
+from attribench.results.truth_artifacts import looks_from_json, looks_to_json
 from attribench.run_config import RunConfig
 from attribench.study.plan import StudyPlan
 from attribench.study.scores import ScoreTable
@@ -94,6 +96,20 @@ def test_the_paper_has_ten_prompts_of_five_pictures_and_a_hundred_timesteps(mini
     assert sorted(Counter(case.prompt for case in plan.roles("query")).values()) == [5] * 10
     (request,) = WithinConcept.with_preset("paper", {}).further_retrainings(plan, [table(plan, np.random.default_rng(0))])
     assert request.measure.timesteps == 100
+
+
+def test_a_truth_file_says_which_halves_were_asked_for(mini):
+    """The looks that scores asked for come back from it, and make the same request."""
+    every, protocol = plans(mini)[:2], WithinConcept.with_preset("mini", {})
+    random = np.random.default_rng(0)
+    asked = {plan.id: protocol.further_retrainings(plan, [table(plan, random)])[0] for plan in every}
+    further = {(name, "query"): list(dict.fromkeys(request.looks)) for name, request in asked.items()}
+    again = looks_from_json(looks_to_json(further), SimpleNamespace(plans=every))
+    assert again == further
+    for plan in every:
+        request = protocol.request(plan, "query", again[plan.id, "query"])
+        assert (request.parts, request.measure) == (asked[plan.id].parts, asked[plan.id].measure)
+        assert protocol.request(plan, "fit") is None
 
 
 def test_every_concept_with_enough_images_is_taken_unless_a_number_is_given(mini):

@@ -71,6 +71,14 @@ def test_runs_that_share_no_method_are_compared_each_with_each(run_folder):
     assert sorted(pairs) == [("montrage", "clip-image"), ("montrage", "pixel")]
 
 
+def test_the_methods_of_one_run_are_compared_with_each_other(run_folder):
+    (found, *_), _ = compare_runs([run_folder("alone")], ["montrage", "pixel", "random"])
+    pairs = [{d.first.method, d.second.method} for d in found.differences]
+    assert len(pairs) == 3 and {"montrage", "random"} in pairs and {"montrage", "pixel"} in pairs
+    values = {(d.first.method, d.second.method): d.value for d in found.differences}
+    assert values["montrage", "random"] == pytest.approx(values["montrage", "pixel"] + values["pixel", "random"])
+
+
 def test_runs_of_other_models_say_so(run_folder):
     _, notes = compare_runs([run_folder("a"), run_folder("b", preset=2)])
     assert len(notes) == 1 and "presets differ" in notes[0]
@@ -90,8 +98,8 @@ def test_runs_of_other_queries_are_refused(run_folder, what):
 
 def test_what_cannot_be_compared_is_one_line(run_folder, tmp_path):
     alone = run_folder("alone")
-    with pytest.raises(UsageError, match="two run folders"):
-        compare_runs([alone])
+    with pytest.raises(UsageError, match="no two methods pixel"):
+        compare_runs([alone], ["pixel"])
     with pytest.raises(UsageError, match="finished run"):
         compare_runs([alone, tmp_path / "nothing"])
     with pytest.raises(UsageError, match="no two of these runs have a method d-trak"):

@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 
 from attribench import __version__, plugins
+from attribench.interface import Scores
 from attribench.measurement import Retrained, Truth
 from attribench.protocols.ordered_halves import ordered_halves
 from attribench.results.record import Row
-from attribench.submissions.container import pack
+from attribench.results.truth_folder import arrays_of
+from attribench.study.scores import ScoreTable
+from attribench.submissions.container import Refused, pack
 from attribench.submissions.experiment import plan
 from attribench.submissions.numbers import numbers, values
 from attribench.submissions.pack import members_of
+from attribench.submissions.parsing import safetensors_bytes
 from attribench.submissions.statement import FORMAT, Experiment, Method, Statement, Study
-from attribench.submissions.truths import digest_of, merged
+from attribench.submissions.truths import digest_of, merged, read_truth
 from attribench.submissions.verify import verify
 
 SMALL = {"images_per_concept": 4, "templates": 2, "fit_pictures": 1, "method_seeds": (4,)}
@@ -173,3 +177,30 @@ def test_subsets_seeds_and_models_are_those_of_the_protocol(world, verdict):
     if world.experiment.protocol == "lds":
         (reason,) = verdict(world.packed(world.changed(fewer))).reasons
         assert "has other subsets than lds draws" in reason
+
+
+def test_methods_may_be_retrained_for_with_more_seeds_than_the_random_curve_has():
+    """In leave-k-out a truth holds the curve, and models by further seeds that scores asked for; it may not lack the curve's."""
+    counts = {"n_studies": 1, "n_images": 8, "queries": 2, "k": (2,), "curve": (0, 2), "draws": 1, "n_seeds": 2}
+    planned = plan(Experiment(
+        dataset="mscoco", edition="mini", protocol="leave-k-out", preset="mini", overrides=counts, model="sha256:none"
+    ))  # fmt: skip
+    (of,) = planned.plans
+    queries, images = tuple(case.id for case in of.roles("query")), tuple(image.id for image in of.rows)
+    scores = Scores(np.random.default_rng(0).random((2, 8)), queries, images)
+    table = ScoreTable(method="mine", seed=0, candidate=None, role="query", scores=scores)
+    (request,) = planned.protocol.further_retrainings(of, [table])
+    masks = np.ones((len(request.left_out), 8), dtype=bool)
+    for mask, left_out in zip(masks, request.left_out, strict=True):
+        mask[list(left_out)] = False
+    losses = np.full((2, len(masks), len(request.seeds)), np.nan)
+    for look in request.looks:
+        losses[list(look.queries), request.left_out.index(look.part.left_out), request.seeds.index(look.part.seed)] = 1.0
+    known = Retrained(masks, request.seeds, losses, np.ones(2), of.training.seed, drawn=planned.protocol.drawn(of, masks))
+    truth = Truth(queries, images, retrained=known)
+    assert len(known.seeds) == 2 and known.drawn.sum() == 2 < len(masks)
+    again = read_truth(safetensors_bytes(*arrays_of(truth)), planned, of)
+    np.testing.assert_array_equal(again.retrained.losses, losses)
+    without = replace(known, seeds=known.seeds[1:], losses=losses[:, :, 1:])
+    with pytest.raises(Refused, match="has other seeds than leave-k-out asks for"):
+        read_truth(safetensors_bytes(*arrays_of(replace(truth, retrained=without))), planned, of)

@@ -14,8 +14,8 @@ from attribench.gradients.diffusion import GradientReader
 from attribench.gradients.fisher import Fisher
 from attribench.interface import Access, AttributionMethod, Scores, State
 from attribench.protocols.concept_studies import other_concepts
-from attribench.study.base import BaseStudy
 from attribench.study.runs import MethodRun, StudySteps
+from attribench.study.shared import SharedStudy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +59,13 @@ def test_two_studies_share_one_reading_of_the_base_model(with_base, bindings, st
 def test_what_is_read_is_the_base_model_over_the_pictures_of_other_concepts(with_base, bindings, tmp_path):
     plan = with_base[0]
     assert plan.base.images and not {image.concept for image in plan.base.images} & set(plan.concepts)
-    study = BaseStudy(bindings["model"], plan.base, bindings["dataset"], plan.edition, "cpu", "a Fisher")
+    study = SharedStudy(plan.base, bindings["dataset"], plan.edition, "cpu", "a Fisher", base_model=bindings["model"])
     assert not study.model.modifiers
     assert study.train.prompts == tuple(image.caption for image in plan.base.images)
     state = State(tmp_path)
     ByFisher().fisher.of_training(study, state)
     assert np.isfinite(state["squares"]).all() and state["squares"].max() > 0
-    with pytest.raises(AccessError, match="the base model, which has no generations"):
+    with pytest.raises(AccessError, match="of the base model without generations"):
         _ = study.generations
 
 

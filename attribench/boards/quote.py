@@ -1,0 +1,139 @@
+"""What the boards say, quoted in Markdown files between markers, and checked there: no number of a table is typed.
+
+    <!-- boards -->  …  <!-- /boards -->      methods × boards: the first metric of each board's first variant
+    <!-- papers -->  …  <!-- /papers -->      of each board: published numbers beside ours, and where the two disagree
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attribench.boards.adding import entries_of
+from attribench.boards.board import Leaderboards
+from attribench.boards.papers import beside_papers, papers_markdown
+from attribench.boards.plot import GROUPS, group_of
+from attribench.boards.standings import Line, Number, Standings, Variant
+from attribench.boards.tables import NOTHING, SELF_REPORTED, markdown_text
+from attribench.errors import UsageError
+from attribench.results.whole_file import whole_file
+
+NONE = "No board is published yet."
+_PLACE = re.compile(r"(<!-- (?P<name>boards|papers) -->\n).*?(<!-- /(?P=name) -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """A file, and what it would say."""
+
+    path: Path
+    before: str
+    after: str
+
+    @property
+    def changed(self) -> bool:
+        return self.before != self.after
+
+    def write(self) -> None:
+        """Put it there, whole or not at all."""
+        with whole_file(self.path) as aside:
+            aside.write_text(self.after)
+
+
+def quoted(paths: Sequence[Path], leaderboards: Leaderboards) -> list[Quoted]:
+    """The files with what stands between their markers made anew. Raises UsageError for a file without markers."""
+    all_standings = [Standings.of(board, entries_of(board, leaderboards)) for board in leaderboards.boards]
+    return [_quoted(Path(path), all_standings, leaderboards.root) for path in paths]
+
+
+def _quoted(path: Path, all_standings: Sequence[Standings], root: Path) -> Quoted:
+    try:
+        before = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); give a Markdown file") from error
+    if not _PLACE.search(before):
+        raise UsageError(f"{path} has no place for the boards; put <!-- boards --> and <!-- /boards --> on lines of their own")
+    site = Path(os.path.relpath(root / "site", path.resolve().parent)).as_posix()
+    made: dict[str, Callable[[], str]] = {
+        "boards": lambda: boards_markdown(all_standings, site), "papers": lambda: all_papers_markdown(all_standings)
+    }  # fmt: skip
+    return Quoted(path, before, _PLACE.sub(lambda found: f"{found[1]}\n{made[found['name']]()}\n{found[3]}", before))
+
+
+def boards_markdown(all_standings: Sequence[Standings], site: str) -> str:
+    """Methods × boards, with controls, chance and ceiling below. `site`: the built pages, as seen from the file."""
+    shown = [standings for standings in all_standings if standings.variants]
+    if not shown:
+        return f"{NONE}\n"
+    firsts = [standings.variants[0] for standings in shown]
+    header = ["method", "needs", *(_heading(standings, site) for standings in shown)]
+    rows = [header, ["---"] * len(header)]
+    methods, controls = ({line.method.name: line for of in firsts for line in reversed(getattr(of, kind))} for kind in
+                         ("lines", "controls"))  # fmt: skip
+    for name, line in sorted(methods.items(), key=lambda item: (GROUPS.index(group_of(item[1])), item[0])):
+        rows.append([markdown_text(name), group_of(line), *(_cell(_best(of.lines, name), of) for of in firsts)])
+    for name in sorted(controls):
+        rows.append([f"*{markdown_text(name)}*", "control", *(_cell(_best(of.controls, name), of) for of in firsts)])
+    for which, said in (("chance", "chance"), ("ceiling", "best that can be expected")):
+        known = [getattr(of, which)[of.metrics[0]] for of in firsts]
+        rows.append([f"*{said}*", "", *(NOTHING if number is None else f"{number:.3f}" for number in known)])
+    rows.append(["*queries, studies*", "", *(f"{of.n_queries}, {of.n_studies}" for of in firsts)])
+    rows.append(["*checked*", "", *(_checked(standings) for standings in shown)])
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    note = f" {SELF_REPORTED}" if "†" in table else ""
+    return (
+        f"{table}\n\nThe first metric of each board with its 95 % interval over studies, and in brackets the rank: one more than "
+        f"the number of methods that are better by more than chance explains, pair by pair; bold where it is 1.{note}\n"
+    )
+
+
+def all_papers_markdown(all_standings: Sequence[Standings]) -> str:
+    """Published numbers beside ours for each board of which a paper prints any, and the others by name."""
+    if not all_standings:
+        return f"{NONE}\n"
+    having = [standings for standings in all_standings if beside_papers(standings)]
+    parts = []
+    for standings in having:
+        parts += [f"## {markdown_text(standings.board.definition.title)}\n", papers_markdown(standings, level=3)]
+    without = [markdown_text(s.board.definition.title) for s in all_standings if s not in having]
+    if without:
+        parts.append(f"No paper prints numbers of the experiments of these boards: {'; '.join(without)}.\n")
+    return "\n".join(parts)
+
+
+# ------------------------------------------------------------------------------------------ cells
+
+
+def _heading(standings: Standings, site: str) -> str:
+    variant = standings.variants[0]
+    title = markdown_text(standings.board.definition.title)
+    return f"[{title}]({site}/tables/{standings.board.name}.md): {markdown_text(f'{variant.metrics[0]}, {variant.name}')}"
+
+
+def _best(lines: Sequence[Line], name: str) -> Line | None:
+    """Of a method with several hyper-parameters the line that stands first."""
+    return next((line for line in lines if line.method.name == name), None)
+
+
+def _cell(line: Line | None, variant: Variant) -> str:
+    number = None if line is None else line.numbers.get((variant.name, variant.metrics[0]))
+    if number is None or number.row.value is None:
+        return NOTHING
+    return _written(number)
+
+
+def _written(number: Number) -> str:
+    row = number.row
+    shown = f"**{row.value:.3f}**" if number.rank == 1 else f"{row.value:.3f}"
+    interval = "" if row.low is None else rf" \[{row.low:.3f}, {row.high:.3f}\]"
+    return f"{shown}{interval}{f' ({number.rank})' if number.rank else ''}{'' if number.standing == 'verified' else ' †'}"
+
+
+def _checked(standings: Standings) -> str:
+    variant = standings.variants[0]
+    found = {line.numbers[variant.name, variant.metrics[0]].standing for line in (*variant.lines, *variant.controls)}
+    dates = sorted({entry.statement.finished[:10] for entry in standings.entries})
+    return f"{' and '.join(sorted(found, reverse=True))}, {dates[0]}{f' to {dates[-1]}' if len(dates) > 1 else ''}"
