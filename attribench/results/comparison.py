@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from attribench.errors import UsageError
+from attribench.measurement import Metric
 from attribench.results import record
 from attribench.results.statistics import Difference, compare
 from attribench.results.summary import over_seeds
@@ -93,6 +94,12 @@ def compare_runs(folders: Sequence[Path], methods: Sequence[str] = (), *, seed: 
     notes = []
     if any(run.preset != runs[0].preset for run in runs):
         notes.append("The runs' presets differ, hence their models: a difference is one of method and model together.")
+    redrawn = [one.metric for one in found if record.metric_class(one.metric).n_subsets is not Metric.n_subsets]
+    if redrawn:
+        notes.append(
+            f"{', '.join(dict.fromkeys(redrawn))}: these intervals are over studies, with the subsets as they were drawn; those of a "
+            "run's own table draw the subsets again too and may be wider."
+        )
     return found, notes
 
 

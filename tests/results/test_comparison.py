@@ -84,6 +84,12 @@ def test_runs_of_other_models_say_so(run_folder):
     assert len(notes) == 1 and "presets differ" in notes[0]
 
 
+def test_a_metric_of_drawn_subsets_is_told_to_be_compared_with_these_subsets(run_folder):
+    renamed = lambda values: values.assign(metric=values["metric"].replace("average_precision", "lds"))  # noqa: E731
+    _, notes = compare_runs([run_folder("a", renamed), run_folder("b", renamed)])
+    assert len(notes) == 1 and notes[0].startswith("lds: these intervals are over studies")
+
+
 def test_only_queries_that_both_runs_have_are_compared(run_folder):
     fewer = run_folder("fewer", lambda values: values[values["query_id"] != "q3"])
     found, _ = compare_runs([run_folder("all"), fewer])
