@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def queries_of(toy):
 
 
 def values(method, study, queries, folder: Path) -> np.ndarray:
-    state = State(folder / f"state-{type(method).__name__}-{id(study)}")
+    state = State(Path(tempfile.mkdtemp(dir=folder)))  # of its own: no fit goes on from another
     method.fit(study, state)
     return method.score(study, state, queries).values
 
