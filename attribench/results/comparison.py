@@ -97,8 +97,8 @@ def compare_runs(folders: Sequence[Path], methods: Sequence[str] = (), *, seed: 
     redrawn = [one.metric for one in found if record.metric_class(one.metric).n_subsets is not Metric.n_subsets]
     if redrawn:
         notes.append(
-            f"{', '.join(dict.fromkeys(redrawn))}: these intervals are over studies, with the subsets as they were drawn; those of a "
-            "run's own table draw the subsets again too and may be wider."
+            f"{', '.join(dict.fromkeys(redrawn))}: these intervals are over studies, with the subsets as they were drawn; "
+            "those of a run's own table draw the subsets again too and may be wider."
         )
     return found, notes
 

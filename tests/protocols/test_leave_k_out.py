@@ -70,7 +70,7 @@ def test_a_small_study_holds_the_pictures_whose_captions_say_what_its_prompts_as
 def test_words_in_common_count_by_their_rarity_and_by_how_many_captions_have_them():
     captions = [["a red cat"], ["A cat, sleeping"], ["a dog", "the DOG runs"]]
     found = overlap(["the cat", "a dog", "bird"], captions)
-    np.testing.assert_allclose(found[0], [np.log(3 / 2), np.log(3 / 2), np.log(3) / 2])  # "the" is in one of the third's two captions
+    np.testing.assert_allclose(found[0], [np.log(3 / 2), np.log(3 / 2), np.log(3) / 2])  # "the" is in half of the third's
     np.testing.assert_allclose(found[1], [0, 0, np.log(3)])  # "a" is in all
     assert not found[2].any()
 
