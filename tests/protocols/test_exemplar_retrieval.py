@@ -244,8 +244,9 @@ def test_distractors_are_encoded_once_for_all_models_and_every_pool_is_whole(by_
     for run in entry.runs:
         own, shared = (prepared.store.path(step.keys["state"]) for step in run.features)
         materials = Materials(
-            plan=run.plan, dataset=prepared.dataset, base_model="none", features={features: own}, shared_features={features: shared}
-        )
+            plan=run.plan, dataset=prepared.dataset, base_model="none", features={features: own},
+            shared_features={features: shared},
+        )  # fmt: skip
         joined = GrantedStudy(materials, Access.FEATURES, "a method", 0, "cpu").features(features)["features"]
         whole = encoder.encode_images([prepared.dataset.load(image.id) for image in run.plan.rows])
         np.testing.assert_allclose(joined[0], whole, atol=1e-5)
