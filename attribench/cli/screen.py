@@ -129,7 +129,7 @@ def result(finished: Result, *, as_json: bool) -> None:
             *finished.prepared.protocol.pictures.items(),
             ("record.parquet", "the rows above; per_query.parquet: the values behind them"),
             ("scores", "scores with ids, one safetensors file per method, study and seed"),
-            ("truth", "the retrained subsets and the losses under them, one safetensors file per study and role"),
+            ("truth", "what scores are held against: labels, or retrained subsets and the losses under them; a file per study"),
             ("run.toml", f"attribench run {finished.folder / 'run.toml'} does the same again"),
         ):
             if (finished.folder / file).exists():
