@@ -6,16 +6,18 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from PIL import Image
 
-from attribench.data import Dataset
+from attribench.data import ConceptDataset, Dataset, ExemplarDataset, ExemplarSplit
 from attribench.images import square
 
 SIDE = 64
 SHEET = (12, 5)
 """Columns and rows."""
 QUALITY = 82
+SPLITS: tuple[ExemplarSplit, ...] = get_args(ExemplarSplit)
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,12 @@ class Album:
 
 
 def image_ids_of(dataset: Dataset) -> list[str]:
-    """All pictures of a data set, whatever its kind."""
-    if hasattr(dataset, "concepts"):
+    """All pictures of a data set that a model may learn from, or take for learned, whatever its kind."""
+    if isinstance(dataset, ConceptDataset):
         return [record.id for concept in dataset.concepts for record in dataset.images(concept.name)]
+    if isinstance(dataset, ExemplarDataset):
+        exemplars = [image.id for split in SPLITS for model in dataset.models(split) for image in model.exemplars]
+        return list(dict.fromkeys([*exemplars, *(image.id for image in dataset.distractors)]))
     return [image.id for image in dataset.images]
 
 

@@ -49,10 +49,12 @@ class TwoWay:
     def __init__(self, *, resamples: int = 1000, seed: int = 0) -> None:
         self.resamples, self.seed = resamples, seed
         self._studies: dict[str, _Study] = {}
+        self._means: dict[Method, np.ndarray] | None = None
 
     def add(self, method: Method, study: str, metric: Metric, truth: Truth, scores: np.ndarray) -> None:
         """The scores [n_query, n_train] of a method with one of its seeds; several are averaged over."""
         self._studies.setdefault(study, _Study(metric, truth)).scores[method].append(scores)
+        self._means = None
 
     @property
     def n_studies(self) -> int:
@@ -61,6 +63,11 @@ class TwoWay:
 
     def means(self) -> dict[Method, np.ndarray]:
         """[resamples] mean over the drawn studies' drawn queries, by method. NaN where no drawn query has a value."""
+        if self._means is None:  # minutes for a table of twenty methods, and asked for by the table and by a board
+            self._means = self._drawn_means()
+        return self._means
+
+    def _drawn_means(self) -> dict[Method, np.ndarray]:
         studies = list(self._studies.values())
         chosen = np.random.default_rng(self.seed).integers(len(studies), size=(self.resamples, len(studies)))
         totals: dict[Method, np.ndarray] = defaultdict(lambda: np.zeros((2, self.resamples)))

@@ -18,9 +18,11 @@ import pytest
 from attribench.boards import tables
 from attribench.boards.adding import add, entries_of
 from attribench.boards.board import Leaderboards
+from attribench.boards.pictures import image_ids_of
 from attribench.boards.plot import front, points_of
 from attribench.boards.site import build_site
 from attribench.boards.standings import Standings
+from attribench.editions import open_dataset
 from attribench.errors import UsageError
 from attribench.submissions import container
 from attribench.submissions.parsing import parquet_bytes
@@ -202,3 +204,11 @@ def test_the_front_of_the_plot_holds_what_nothing_beats_at_its_price(filled):
 def test_no_page_names_a_place_of_this_machine(site):
     for path in site.rglob("*.html"):
         assert not re.search(r"/(home|root|tmp|work)/", path.read_text())
+
+
+@pytest.mark.parametrize("name", ["artchive", "customconcept101", "gendata", "mscoco"])
+def test_the_pictures_of_every_kind_of_data_set_can_be_shown(name):
+    dataset = open_dataset(name)
+    ids = image_ids_of(dataset)
+    assert len(ids) == len(set(ids)) > 100
+    assert {dataset.load(image_id).mode for image_id in (ids[0], ids[-1])} == {"RGB"}
