@@ -11,7 +11,7 @@ import torch
 from attribench.datasets.customconcept101 import CustomConcept101
 from attribench.methods import unlearning
 from attribench.methods.trak import Trak
-from attribench.methods.unlearning import Unlearning, ablations, sweep
+from attribench.methods.unlearning import Unlearning, sweep
 from attribench.methods.unlearning.newton import Ascent, changed
 from PIL import Image
 from PIL.Image import Transpose
@@ -447,47 +447,12 @@ def test_published_sizes_are_those_of_how_the_model_was_trained(study_of, small_
         assert dataclasses.replace(of, **fields)._step(from_scratch) == expected
 
 
-def test_what_the_papers_name_no_step_size_for_is_told_before_anything_is_trained():
-    """In one line, by how the models of a study come about."""
-    refused = {
-        customized: {name for name, of in ABLATIONS.items() if of().resolve("paper").skip_models(customized=customized)}
-        for customized in (True, False)
-    }
-    assert refused == {
-        True: {"unlearning-attention", "unlearning-cross-attention", "unlearning-sgd-ten-steps", "unlearning-ekfac"},
-        False: {"unlearning-many-steps"},
-    }
-    reason = ablations.UnlearningAttention().resolve("paper").skip_models(customized=True)
-    assert "no step size for diagonal unlearning of attention weights" in reason and "give step_size=NUMBER" in reason
-    assert "\n" not in reason
-    for fields in ({"step_size": 0.3}, {"step_size": "tuned"}, {"step_size": 1e-3, "step_unit": "absolute"}):
-        own = ablations.UnlearningAttention(**fields).resolve("paper")
-        assert own.skip_models(customized=True) is None and own.skip_models(customized=False) is None
-    assert not any(of().resolve("mini").skip_models(customized=True) for of in ABLATIONS.values())
-
-
-ABLATIONS = {of.name: of for of in vars(ablations).values() if isinstance(of, type) and issubclass(of, Unlearning)}
-"""By name, with unlearning itself."""
-
-
-def test_each_ablation_is_unlearning_with_one_field_changed():
-    """SGD in ten steps: SGD with one field changed."""
-    for name, ablation in ABLATIONS.items():
-        assert plugins.find("method", name).load() is ablation
-        if ablation is not Unlearning:
-            own = dataclasses.asdict(ablation.__base__())
-            assert len([field for field, value in dataclasses.asdict(ablation()).items() if value != own[field]]) == 1, name
-    assert {name.removeprefix("unlearning-") for name in ABLATIONS} == {
-        "unlearning", "full", "attention", "cross-attention", "sgd", "sgd-ten-steps", "one-step", "many-steps", "ekfac"
-    }  # fmt: skip
-
-
 def test_the_ablations_differ_in_which_weights_they_move_and_in_what_holds_them(study_of, queries_of):
     """Of one query: the layers that move, in steps of one relative size; with F and without it, in other directions."""
     study, queries = study_of(3), queries_of([7])
     moved: dict[str, dict[str, torch.Tensor]] = {}
     for name in ("unlearning", "unlearning-cross-attention", "unlearning-attention", "unlearning-full", "unlearning-sgd"):
-        of = dataclasses.replace(ABLATIONS[name](), **SMALL, step_size=1e-3, damping=0.1).resolve("mini")
+        of = dataclasses.replace(plugins.find("method", name).load()(), **SMALL, step_size=1e-3, damping=0.1).resolve("mini")
         reader = GradientReader(study.model, of.group, "loss")
         ascent = of._ascent(study, reader)
         gradient, loss = ascent._gradient(queries, 0, 0, {})
