@@ -70,6 +70,7 @@ def queries_of(toy):
 
 
 def values(method, study, queries, folder: Path) -> np.ndarray:
+    folder.mkdir(exist_ok=True)
     state = State(Path(tempfile.mkdtemp(dir=folder)))  # of its own: no fit goes on from another
     method.fit(study, state)
     return method.score(study, state, queries).values
