@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import rankdata
 
 
 def midranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[resamples, n, m] the rank of each value of a row [n, m], were column j there counts[:, j] times [resamples, m].
+    """[n, resamples, m] the rank of each value of a row [n, m], were column j there counts[:, j] times [resamples, m].
 
-    Equal values, copies of one column included, share the mean of their ranks.
+    Equal values, copies of one column included, share the mean of their ranks: a value comes after all that are smaller
+    and in the middle of its equals, so that its rank is ½ + Σ_j counts_j (1 if smaller, ½ if equal). That is a product of
+    matrices, many times faster than a sort for each resample.
     """
-    order = np.argsort(values, axis=1, kind="stable")
-    in_order = np.take_along_axis(values, order, axis=1)
-    starts = np.ones_like(in_order, dtype=bool)
-    starts[:, 1:] = in_order[:, 1:] != in_order[:, :-1]
-    place = np.arange(values.shape[1])
-    first = np.maximum.accumulate(np.where(starts, place, 0), axis=1)
-    ends = np.roll(starts, -1, axis=1)
-    ends[:, -1:] = True
-    last = np.minimum.accumulate(np.where(ends, place, len(place))[:, ::-1], axis=1)[:, ::-1]
-    own = counts[:, order]  # [resamples, n, m], in rising order of the values
-    up_to = np.cumsum(own, axis=2)
-    before = np.take_along_axis(up_to - own, first[None], axis=2)
-    ranks = (before + np.take_along_axis(up_to, last[None], axis=2) + 1) / 2
-    return np.take_along_axis(ranks, np.argsort(order, axis=1)[None], axis=2)
+    columns, rows = values[:, :, None], values[:, None, :]
+    before = (columns < rows) + 0.5 * (columns == rows)  # [n, what may come before, what is ranked]
+    return np.asarray(counts, dtype=np.float64) @ before + 0.5
 
 
 def spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
@@ -32,12 +24,18 @@ def spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray | None = 
     NaN where `second`, what is known, is constant: there is no order to agree with. 0 where `first`, what is
     predicted, is constant: it expresses no order, and saying nothing is never better than a wrong answer.
     """
-    counts = np.ones((1, first.shape[1])) if counts is None else np.asarray(counts, dtype=np.float64)
-    weights = counts[:, None]
-    total = counts.sum(axis=1)[:, None, None]
-    x, y = (midranks(np.asarray(values, dtype=np.float64), counts) - (total + 1) / 2 for values in (first, second))
-    covariance = (weights * x * y).sum(axis=2)
-    x_spread, y_spread = ((weights * ranks**2).sum(axis=2) for ranks in (x, y))
+    n_columns = first.shape[1]
+    weights = np.ones((1, n_columns)) if counts is None else np.asarray(counts, dtype=np.float64)
+    middle = (weights.sum(axis=1)[:, None] + 1) / 2
+    x, y = (_ranks(np.asarray(values, dtype=np.float64), counts) - middle for values in (first, second))
+    weighted = weights * x
+    covariance, x_spread = np.vecdot(weighted, y), np.vecdot(weighted, x)  # [n, resamples]
+    y_spread = np.vecdot(weights * y, y)
     scale = np.sqrt(x_spread * y_spread)
     correlation = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
-    return np.where(y_spread > 0, np.clip(correlation, -1.0, 1.0), np.nan)
+    return np.where(y_spread > 0, np.clip(correlation, -1.0, 1.0), np.nan).T
+
+
+def _ranks(values: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
+    """[n, resamples, m]; without counts by a sort, which takes rows of any length."""
+    return rankdata(values, axis=1)[:, None] if counts is None else midranks(values, counts)

@@ -18,7 +18,7 @@ def test_counts_are_copies(levels):
     for resample, count in enumerate(counts):
         drawn = np.repeat(np.arange(9), count)
         for row in range(3):
-            np.testing.assert_allclose(ranks[resample, row, drawn], rankdata(first[row, drawn]))
+            np.testing.assert_allclose(ranks[row, resample, drawn], rankdata(first[row, drawn]))
             if np.ptp(first[row, drawn]):
                 expected = spearmanr(first[row, drawn], second[row, drawn]).statistic
                 assert found[resample, row] == pytest.approx(expected, abs=1e-12)
