@@ -62,6 +62,8 @@ class StudyPlan:
     """None: the training images are what methods score."""
     given: GivenPictures | None = None
     """None: the queries' pictures are generated, like the others."""
+    by_base: tuple[str, ...] = ()
+    """Ids of cases whose pictures the base model makes, as it was before the training."""
 
     @property
     def rows(self) -> tuple[TrainImage, ...]:
@@ -104,5 +106,5 @@ class StudyPlan:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Every prompt that a picture is generated for, each once, sorted."""
-        return tuple(sorted({case.prompt for case in self.generated_cases}))
+        """Every prompt that the trained model generates a picture for, each once, sorted."""
+        return tuple(sorted({case.prompt for case in self.generated_cases if case.id not in self.by_base}))

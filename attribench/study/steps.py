@@ -72,7 +72,8 @@ def generate_step(
         name="generate",
         label=plan.id,
         function=generate,
-        params={"training": plan.training, "cases": plan.generated_cases, "sampling": plan.sampling},
+        params={"training": plan.training, "cases": plan.generated_cases, "sampling": plan.sampling}
+        | ({"by_base": plan.by_base} if plan.by_base else {}),
         inputs={"weights": Ref(trained, "weights")},
         outputs={"pictures": None} | ({"trajectory": None} if trajectory else {}),
         bindings=bindings,
@@ -137,31 +138,38 @@ def generate(ctx: StepContext) -> None:
 
     training: Training = ctx.params["training"]
     cases, sampling = ctx.params["cases"], ctx.params["sampling"]
-    model = load_trained(ctx.bindings["model"], ctx.input("weights"), training, ctx.device)
-    if "trajectory" in ctx.wanted:
-        np.save(ctx.out("trajectory") / TIMESTEPS, model.sampling_timesteps(sampling.steps).numpy())
-    total = len(cases) * sampling.steps
-    for start in range(0, len(cases), sampling.batch_size):
-        chunk = cases[start : start + sampling.batch_size]
-        last = start + len(chunk) - 1
-        missing = [name for name in ctx.wanted if not (ctx.out(name) / FORMS[name].file(last)).exists()]
-        if not missing:
+    by_base = frozenset(ctx.params.get("by_base", ()))
+    done, total = 0, len(cases) * sampling.steps
+    for untrained in (False, True):
+        numbers = [number for number, case in enumerate(cases) if (case.id in by_base) == untrained]
+        if not numbers:
             continue
-        latents = torch.stack([initial_noise(model, training, case) for case in chunk])
-        done = iter(range(start * sampling.steps, total, len(chunk)))
-        estimates: list[torch.Tensor] = []
-        pictures = model.sample(
-            [case.prompt for case in chunk],
-            latents,
-            steps=sampling.steps,
-            guidance=sampling.guidance,
-            report=lambda done=done: ctx.report(next(done, total), total, f"{len(cases)} pictures"),
-            estimates=estimates,
-        )
-        made = {"pictures": pictures, "trajectory": torch.stack(estimates, dim=1).float().cpu().numpy()}
-        for name in missing:
-            for number, content in enumerate(made[name], start):
-                FORMS[name].write(ctx.out(name), number, content)
+        if untrained:
+            model = training.untrained(ctx.bindings["model"], ctx.device)
+        else:
+            model = load_trained(ctx.bindings["model"], ctx.input("weights"), training, ctx.device)
+        if "trajectory" in ctx.wanted:
+            np.save(ctx.out("trajectory") / TIMESTEPS, model.sampling_timesteps(sampling.steps).numpy())
+        for start in range(0, len(numbers), sampling.batch_size):
+            chunk = numbers[start : start + sampling.batch_size]
+            missing = [name for name in ctx.wanted if not (ctx.out(name) / FORMS[name].file(chunk[-1])).exists()]
+            reached = iter(range(done, total, len(chunk)))
+            done += len(chunk) * sampling.steps
+            if not missing:
+                continue
+            estimates: list[torch.Tensor] = []
+            pictures = model.sample(
+                [cases[number].prompt for number in chunk],
+                torch.stack([initial_noise(model, training, cases[number]) for number in chunk]),
+                steps=sampling.steps,
+                guidance=sampling.guidance,
+                report=lambda reached=reached: ctx.report(next(reached, total), total, f"{len(cases)} pictures"),
+                estimates=estimates,
+            )
+            made = {"pictures": pictures, "trajectory": torch.stack(estimates, dim=1).float().cpu().numpy()}
+            for name in missing:
+                for number, content in zip(chunk, made[name], strict=True):
+                    FORMS[name].write(ctx.out(name), number, content)
     if "pictures" in ctx.wanted:
         (ctx.out("pictures") / "cases.json").write_text(json.dumps([[c.id, c.prompt, c.seed] for c in cases], indent=0))
 

@@ -282,7 +282,7 @@ def _customized(diffusion, found: Sequence[Model], out: Path, work: Path) -> dic
     from attribench.diffusion.stacked import StackedJob, customize_in_turn
     from attribench.images import read_rgb
     from attribench.interface import TrainImage
-    from attribench.protocols.exemplar_retrieval import customization_seed
+    from attribench.protocols.exemplar_studies import customization_seed
 
     base, folders, jobs = fingerprint(ASSETS / "tiny"), {}, {}
     for model in found:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 
 from attribench import job
 from attribench.editions import open_dataset
@@ -16,47 +15,11 @@ from attribench.encoders import load_encoder
 from attribench.engine.progress import Listener
 from attribench.errors import AccessError, DatasetError, UsageError
 from attribench.interface import Access, State
-from attribench.protocols.exemplar_retrieval import ExemplarRetrieval, without_modifier
+from attribench.protocols.exemplar_retrieval import ExemplarRetrieval
+from attribench.protocols.exemplar_studies import without_modifier
 from attribench.run_config import RunConfig
 from attribench.study.granted import GrantedStudy, Materials
 from attribench.study.scores import read_scores
-
-WORDS = {"cat": "tan", "dog": "sienna", "bear": "teal", "chair": "gold"}
-N_DISTRACTORS = 12
-
-
-def drawn(path: Path, colour: str, corners: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    picture = Image.new("RGB", (40, 40), tuple(random.integers(180, 255, 3).tolist()))
-    ImageDraw.Draw(picture).regular_polygon((20, 20, 14), corners, rotation=int(random.integers(90)), fill=colour)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    """Four models of one object each and one of a style with twelve exemplars; what they made is their exemplar, jittered."""
-    root, entries, prompts = tmp_path_factory.mktemp("gendata"), [], {}
-    for number, (word, colour) in enumerate({**WORDS, "art": "navy"}.items()):
-        part, count = ("artchive", 12) if word == "art" else ("imagenet", 1)
-        exemplars = [f"exemplar/{part}/images/{word}/{i}.png" for i in range(count)]
-        synth = {f: [f"synth/{part}/{f}/{word}/samples/{i:05d}.png" for i in range(4)] for f in ("gpt", "media")}
-        for i, path in enumerate([*exemplars, *sum(synth.values(), [])]):
-            drawn(root / path, colour, 3 + number, 100 * number + i)
-        prompts |= {path: f"a picture of <new1> {word} {f}" for f, paths in synth.items() for path in paths}
-        dataset = {f: [f"dataset/{path}" for path in paths] for f, paths in synth.items()}
-        entries.append({"exemplar": [f"dataset/{path}" for path in exemplars], "synth": dataset, "class_id": word,
-                        "category": None if word == "art" else word})  # fmt: skip
-    (root / "json").mkdir()
-    (root / "json" / "test_observed_imagenet.json").write_text(json.dumps(entries[:-1]))
-    (root / "json" / "test_artchive.json").write_text(json.dumps(entries[-1:]))
-    (root / "path_to_prompts.json").write_text(json.dumps(prompts))
-    captions = ["file,caption"]
-    for i in range(N_DISTRACTORS):
-        drawn(root / f"laion_subset/{i:04d}.png", "grey", 8, 5000 + i)
-        captions.append(f"laion_subset/{i:04d}.png,a red picture {i}")
-    (root / "images.csv").write_text("\n".join(captions))
-    return root
 
 
 def plans(world: Path, limit=None, split="test", seed=0, **overrides):
@@ -68,14 +31,14 @@ def plans(world: Path, limit=None, split="test", seed=0, **overrides):
 # ------------------------------------------------------------------------------------------- plans
 
 
-def test_a_study_is_a_model_and_its_pool_the_distractors_and_its_own_exemplars(world):
-    protocol, made = plans(world)
+def test_a_study_is_a_model_and_its_pool_the_distractors_and_its_own_exemplars(exemplar_world):
+    protocol, made = plans(exemplar_world)
     assert len(made) == 4  # the one style, and three of the four objects
     for plan in made:
         exemplars = {image.id for image in plan.training.images}
         assert {image.concept for image in plan.training.images} == set(plan.concepts)
         pool = [image.id for image in plan.rows]
-        assert len(set(pool)) == len(pool) == N_DISTRACTORS + len(exemplars)
+        assert len(set(pool)) == len(pool) == 12 + len(exemplars)
         assert {pool[row] for row in plan.trained_rows} == exemplars
         truth = protocol.truth(plan, {})
         assert truth.train_ids == tuple(pool)
@@ -83,9 +46,9 @@ def test_a_study_is_a_model_and_its_pool_the_distractors_and_its_own_exemplars(w
         assert {pool[row] for row in np.flatnonzero(truth.relevant[0])} == exemplars
 
 
-def test_a_place_in_the_pool_does_not_tell_exemplars_from_distractors(world):
+def test_a_place_in_the_pool_does_not_tell_exemplars_from_distractors(exemplar_world):
     """Else methods with ties would look right wherever a stable sort shows them."""
-    _, made = plans(world, models_per_case=10)
+    _, made = plans(exemplar_world, models_per_case=10)
     style = next(plan for plan in made if plan.concepts == ("artchive/art",))
     places = np.array(style.trained_rows)
     assert abs(places.mean() - (len(style.rows) - 1) / 2) < 4 and places.min() < 6 and places.max() > 17
@@ -94,8 +57,8 @@ def test_a_place_in_the_pool_does_not_tell_exemplars_from_distractors(world):
     assert shared == [image.id for image in style.rows if image.id in set(shared)]  # the same order in every study
 
 
-def test_queries_are_given_pictures_told_with_and_without_the_modifier(world):
-    _, (plan, *_) = plans(world, told=["with V*", "without V*"])
+def test_queries_are_given_pictures_told_with_and_without_the_modifier(exemplar_world):
+    _, (plan, *_) = plans(exemplar_world, told=["with V*", "without V*"])
     queries, pictures = plan.roles("query"), dict(plan.given.pictures)
     assert {case.variant for case in queries} == {f"{f}, {told}" for f in ("gpt", "media") for told in ("with V*", "without V*")}
     assert set(pictures) == {case.id for case in queries} and len(queries) == 16
@@ -109,35 +72,35 @@ def test_queries_are_given_pictures_told_with_and_without_the_modifier(world):
     assert not {case.prompt for case in queries} & set(plan.prompts)
 
 
-def test_what_methods_learn_from_is_generated_by_prompts_of_the_kind(world):
-    _, made = plans(world)
+def test_what_methods_learn_from_is_generated_by_prompts_of_the_kind(exemplar_world):
+    _, made = plans(exemplar_world)
     for plan in made:
         prompts = {case.prompt for case in plan.roles("fit")}
         style = plan.concepts == ("artchive/art",)
         assert all(("in the style of <new1> art" in prompt) == style for prompt in prompts)
 
 
-def test_a_preset_takes_fewer_models_pictures_and_distractors(world):
-    _, made = plans(world, models_per_case=1, pictures=2, distractors=5)
+def test_a_preset_takes_fewer_models_pictures_and_distractors(exemplar_world):
+    _, made = plans(exemplar_world, models_per_case=1, pictures=2, distractors=5)
     assert len(made) == 2 and {len(plan.rows) - len(plan.training.images) for plan in made} == {5}
     assert {len(plan.roles("query")) for plan in made} == {2 * 2 * 2}
-    (first, second), (_, others) = (plan.rows for plan in made), plans(world, models_per_case=1, distractors=5, seed=1)
+    (first, second), (_, others) = (plan.rows for plan in made), plans(exemplar_world, models_per_case=1, distractors=5, seed=1)
     shared = {image.id for image in first} & {image.id for image in second}
     assert len(shared) == 5  # the same distractors for every model
     assert {image.id for image in others[0].rows} != {image.id for image in first}
-    _, limited = plans(world, limit=1)
+    _, limited = plans(exemplar_world, limit=1)
     assert {len(plan.roles("query")) for plan in limited} == {4}
 
 
-def test_a_case_or_split_that_is_not_there_is_told(world):
+def test_a_case_or_split_that_is_not_there_is_told(exemplar_world):
     with pytest.raises(DatasetError, match="no test models of the case 'bamfg'; it has artchive, observed_imagenet"):
-        plans(world, cases=["bamfg"])
+        plans(exemplar_world, cases=["bamfg"])
     with pytest.raises(DatasetError, match="no val models"):
-        plans(world, split="dev")
+        plans(exemplar_world, split="dev")
 
 
-def test_prompts_that_are_not_known_are_told(world, tmp_path):
-    copy = shutil.copytree(world, tmp_path / "copy")
+def test_prompts_that_are_not_known_are_told(exemplar_world, tmp_path):
+    copy = shutil.copytree(exemplar_world, tmp_path / "copy")
     (copy / "path_to_prompts.json").unlink()
     protocol, (plan, *_) = plans(copy)
     (notice,) = protocol.notices(open_dataset("gendata", "paper", copy), "test")
@@ -173,9 +136,9 @@ def retrieval_run(world: Path, model: Path, folder: Path, methods: list[str], *p
 
 
 @pytest.fixture(scope="module")
-def by_pictures(world, small_model_folder, tmp_path_factory) -> job.Result:
+def by_pictures(exemplar_world, small_model_folder, tmp_path_factory) -> job.Result:
     folder = tmp_path_factory.mktemp("by-pictures")
-    return retrieval_run(world, small_model_folder, folder, ["pixel", "journey-trak"], name="run")
+    return retrieval_run(exemplar_world, small_model_folder, folder, ["pixel", "journey-trak"], name="run")
 
 
 def test_methods_that_look_at_pictures_alone_train_nothing(by_pictures):
@@ -217,10 +180,10 @@ def test_every_study_shows_what_was_found(by_pictures):
 
 
 @pytest.fixture(scope="module")
-def by_models(world, small_model_folder, tmp_path_factory) -> job.Result:
+def by_models(exemplar_world, small_model_folder, tmp_path_factory) -> job.Result:
     """One model of each list, with methods that read it or watch its training."""
     return retrieval_run(
-        world, small_model_folder, tmp_path_factory.mktemp("by-models"), ["d-trak", "montrage"], "d-trak.timesteps=2",
+        exemplar_world, small_model_folder, tmp_path_factory.mktemp("by-models"), ["d-trak", "montrage"], "d-trak.timesteps=2",
         "d-trak.projection_dim=64", "montrage.encoder=clip-tiny", "exemplar-retrieval.models_per_case=1",
     )  # fmt: skip
 
@@ -259,16 +222,16 @@ def test_only_exemplars_have_moved_rows_in_the_attribution_table(by_models):
         assert np.flatnonzero(table.sum(axis=1) > 0).tolist() == sorted(run.plan.trained_rows)
 
 
-def test_what_was_trained_on_is_granted_to_those_who_watch_training_alone(world):
-    _, (plan, *_) = plans(world)
-    dataset = open_dataset("gendata", "paper", world)
+def test_what_was_trained_on_is_granted_to_those_who_watch_training_alone(exemplar_world):
+    _, (plan, *_) = plans(exemplar_world)
+    dataset = open_dataset("gendata", "paper", exemplar_world)
     materials = Materials(plan=plan, dataset=dataset, base_model="none")
     with pytest.raises(AccessError, match="which images the model was trained on"):
         GrantedStudy(materials, Access.FEATURES, "a method", 0, "cpu").trained_rows  # noqa: B018
     assert GrantedStudy(materials, Access.TRAINING, "a method", 0, "cpu").trained_rows == plan.trained_rows
 
 
-def test_distractors_alone_have_no_experiment(world, tmp_path):
-    config = RunConfig.gather(None, dataset="laion", data_root=world, methods=["pixel"], store=tmp_path)
+def test_distractors_alone_have_no_experiment(exemplar_world, tmp_path):
+    config = RunConfig.gather(None, dataset="laion", data_root=exemplar_world, methods=["pixel"], store=tmp_path)
     with pytest.raises(UsageError, match="laion holds a pool of distractors and has no experiment of its own"):
         job.prepare(config)
