@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 WORDS = {"cat": "tan", "dog": "sienna", "bear": "teal", "chair": "gold"}
-N_DISTRACTORS = 12
+SHOWN = ("apple", "boat", "candle", "drum", "engine", "flute", "grape", "hammer", "island", "jacket", "kettle", "ladder")
+"""What the twelve distractors are said to show."""
 
 
 def drawn(path: Path, colour: str, corners: int, seed: int) -> None:
@@ -41,8 +42,8 @@ def exemplar_world(tmp_path_factory) -> Path:
     (root / "json" / "test_artchive.json").write_text(json.dumps(entries[-1:]))
     (root / "path_to_prompts.json").write_text(json.dumps(prompts))
     captions = ["file,caption"]
-    for i in range(N_DISTRACTORS):
+    for i, shown in enumerate(SHOWN):
         drawn(root / f"laion_subset/{i:04d}.png", "grey", 8, 5000 + i)
-        captions.append(f"laion_subset/{i:04d}.png,a red picture {i}")
+        captions.append(f"laion_subset/{i:04d}.png,a red {shown}")
     (root / "images.csv").write_text("\n".join(captions))
     return root
