@@ -221,9 +221,10 @@ class Study(ABC):
 
     @abstractmethod
     def features(self, features: Features, queries: Queries | None = None) -> Mapping[str, np.ndarray]:
-        """What `features` kept of the training images, or, in `score`, of the queries that are being scored.
+        """What `features` kept of the training images, or of `queries`.
 
-        Only for what `AttributionMethod.features()` names.
+        These are, in `score`, the queries that are being scored. In `fit` they are `generations`, for features that read
+        pictures alone. Only for what `AttributionMethod.features()` names.
         """
 
     @abstractmethod

@@ -21,12 +21,13 @@ def costs(prepared: Prepared, entry: MethodSteps) -> dict[str, Any]:
     fit, query, stored, trained, peaks = [], [], [], [], []
     for run in entry.runs:
         fitting = _noted(prepared, [run.fit, *run.features], "state")
+        learning = _noted(prepared, run.learned_features, "state")  # nothing to be kept for scores
         scoring = [*_noted(prepared, [run.score], "scores"), *_noted(prepared, run.query_features, "state")]
-        fit.append(sum(cost["seconds"] for cost in fitting))
+        fit.append(sum(cost["seconds"] for cost in [*fitting, *learning]))
         query.append(sum(cost["seconds"] for cost in scoring) / len(run.plan.roles("query")))
         stored.append(sum(cost["bytes"] for cost in fitting) / len(run.plan.rows))
         trained.append(sum(prepared.store.manifest(s.keys["weights"])["cost"]["seconds"] for s in run.trainings))
-        peaks += [cost["peak_bytes"] for cost in [*fitting, *scoring]]
+        peaks += [cost["peak_bytes"] for cost in [*fitting, *learning, *scoring]]
     return {
         "fit_seconds": float(np.mean(fit)),
         "query_seconds": float(np.mean(query)),

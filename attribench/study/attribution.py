@@ -77,6 +77,7 @@ def fit_step(study: StudySteps, method: AttributionMethod, seed: int) -> Step:
     features = {features_name(f): Ref(read_step(study, f), "state") for f in method.features()}
     shared = {f"shared-{features_name(f)}": shared_step(study, f) for f in method.features()}
     features |= {name: Ref(step, "state") for name, step in shared.items() if step is not None}
+    features |= {f"query-{features_name(f)}": Ref(read_step(study, f, "fit"), "state") for f in of_generations(method)}
     return Step(
         name=f"fit {method.name}",
         label=f"{study.plan.id} seed {seed}" if method.stochastic else study.plan.id,
@@ -111,6 +112,12 @@ def score_step(study: StudySteps, method: AttributionMethod, fitted: Step, role:
 def of_queries(features: Iterable[Features]) -> list[Features]:
     """Those that are read of queries too: all but features of the base model."""
     return [one for one in features if not one.of_base()]
+
+
+def of_generations(method: AttributionMethod) -> list[Features]:
+    """Those that a method may ask for in fit of the pictures that it learns from: they read pictures alone."""
+    learns = Access.TRAINING in method.needs
+    return [one for one in of_queries(method.features()) if learns and not one.needs & (MODELS | Access.TRAJECTORY)]
 
 
 def features_name(features: Features) -> str:
@@ -252,7 +259,7 @@ def _study(ctx: StepContext, reader: Reader, seed: int) -> tuple[GrantedStudy, Q
         images=ctx.params["images"],
         features={features: ctx.input(features_name(features)) for features in named},
         shared_features={f: ctx.input(name) for f in named if (name := f"shared-{features_name(f)}") in ctx.inputs},
-        query_features={f: ctx.input(f"query-{features_name(f)}") for f in of_queries(named)} if queries is not None else {},
+        query_features={f: ctx.input(name) for f in named if (name := f"query-{features_name(f)}") in ctx.inputs},
         queries=queries,
         trajectory=ctx.input("trajectory") if "trajectory" in ctx.inputs else None,
     )

@@ -138,15 +138,16 @@ class GrantedStudy(Study):
     # ------------------------------------------------------------------------- features, trajectory
 
     def features(self, features: Features, queries: Queries | None = None) -> Mapping[str, np.ndarray]:
-        """The arrays of `features`, of the training images or of the queries that are being scored."""
+        """The arrays of `features`: of the training images, of the queries that are being scored, or of `generations`."""
         if queries is None:
             kept = self._materials.features
         else:
             own = self._materials.queries
-            if own is None or own.ids != queries.ids:
+            expected = tuple(case.id for case in self._materials.plan.roles("fit")) if own is None else own.ids
+            if expected != queries.ids:
                 raise MethodError(
                     f"{self._reader} asked for features of queries that are not being scored; "
-                    "ask in score, for the queries as they came"
+                    "ask in score, for the queries as they came, or in fit, for study.generations"
                 )
             kept = self._materials.query_features
         if features not in kept:

@@ -10,7 +10,16 @@ from attribench.diffusion.checkpoints import checkpoint_steps
 from attribench.engine.steps import Step
 from attribench.errors import AccessError, MethodError
 from attribench.interface import Access, AttributionMethod, Features, Role, TrainingObserver
-from attribench.study.attribution import features_name, fit_step, of_queries, read_step, reader_name, score_step, shared_step
+from attribench.study.attribution import (
+    features_name,
+    fit_step,
+    of_generations,
+    of_queries,
+    read_step,
+    reader_name,
+    score_step,
+    shared_step,
+)
 from attribench.study.blame import blame
 from attribench.study.ensemble import train_steps
 from attribench.study.plan import StudyPlan
@@ -68,6 +77,8 @@ class MethodRun:
     features: tuple[Step, ...]
     """Of the training images, and of those that all studies share."""
     query_features: tuple[Step, ...]
+    learned_features: tuple[Step, ...]
+    """Of the generations that it learns from."""
     trainings: tuple[Step, ...]
     """The further ones that its ensemble, or that of its features, needs."""
 
@@ -86,6 +97,7 @@ class MethodRun:
             dev=score_step(study, method, fitted, "fit") if tunes and method.candidates() else None,
             features=(*(read_step(study, of) for of in features), *shared),
             query_features=tuple(read_step(study, of, "query") for of in of_queries(features)),
+            learned_features=tuple(dict.fromkeys(read_step(study, of, "fit") for of in of_generations(method))),
             trainings=study.trainings[1:n_seeds],
         )
 

@@ -49,10 +49,9 @@ class AbcStudy(NearestEncoded):
         return encoders.fingerprint(self.encoder, self.checkpoint)
 
     def fit(self, study: Study, state: State) -> None:
-        encoder = encoders.load_encoder(self.encoder, study.device, self.checkpoint)
         train = torch.from_numpy(np.array(study.features(self.pictures)["features"][0]))
         generations = study.generations
-        made = encoder.encode_images(generations)
+        made = torch.from_numpy(np.array(study.features(self.pictures, generations)["features"][0]))
         modifiers = [modifier[0] if len(modifier) == 1 else None for modifier in generations.modifiers]
         trained, prompts = set(study.trained_rows), study.train.prompts
         belongs = {

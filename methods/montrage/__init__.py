@@ -111,10 +111,9 @@ class Montrage(AttributionMethod):
         if self.attribution == "table":
             return
         generations = study.generations
-        encoder = encoders.load_encoder(self.encoder, study.device)
         by_id = np.argsort(study.train.ids)  # triplets are drawn by row: let them not depend on the order of the images
         pairs = Pairs(
-            generations=encoder.encode_images(generations),
+            generations=torch.from_numpy(np.array(study.features(self._pictures, generations)["features"][0])),
             train=torch.from_numpy(np.array(study.features(self._pictures)["features"][0])[by_id]),
             truth=self._targets(_table_attributions(state, generations.prompts)[:, by_id]),
             positive=_shares_modifier(generations.modifiers, [study.train.prompts[row] for row in by_id]),

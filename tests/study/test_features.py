@@ -93,6 +93,33 @@ def test_scores_from_shared_features_are_those_from_the_pictures(run_of, store, 
     assert len(np.unique(scores.values)) == scores.values.size
 
 
+@dataclass(frozen=True, kw_only=True)
+class Learner(Near):
+    """Closeness of colours to what was generated."""
+
+    name: ClassVar[str] = "learner"
+    needs: ClassVar[Access] = Access.TRAINING
+
+    def fit(self, study, state):
+        state["centre"] = study.features(self.colours, study.generations)["colours"].mean(axis=0)
+
+
+def test_features_of_the_generations_are_read_once_for_those_who_learn_from_them(run_of, store, plan):
+    learners = [run_of(Learner(), seed=seed) for seed in (4, 16)]
+    outcomes = execute([step for run in (*learners, run_of(Near())) for step in run.steps], store, workers=0)
+    assert {outcome.status for outcome in outcomes.values()} <= {"cached", "done"}
+    (read,) = {step for run in learners for step in run.learned_features}
+    assert run_of(Near()).learned_features == ()
+    own = np.load(store.path(read.keys["state"]) / "colours.npy")
+    assert len(own) == len(plan.roles("fit"))
+    for run in learners:
+        np.testing.assert_array_equal(np.load(store.path(run.fit.keys["state"]) / "centre.npy"), own.mean(axis=0))
+    found = costs(SimpleNamespace(store=store), SimpleNamespace(runs=learners[:1]))
+    alone = costs(SimpleNamespace(store=store), SimpleNamespace(runs=[replace(learners[0], learned_features=())]))
+    assert found["fit_seconds"] > alone["fit_seconds"]
+    assert found["bytes_per_train_image"] == alone["bytes_per_train_image"]
+
+
 def test_a_seed_of_the_method_does_not_reach_its_features(run_of, store):
     runs = [run_of(Near(), seed=seed) for seed in (4, 16)]
     assert runs[0].fit != runs[1].fit and runs[0].features == runs[1].features
