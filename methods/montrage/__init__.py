@@ -57,9 +57,9 @@ class Montrage(AttributionMethod):
     """The frozen embedder f. auto: clip-tiny for mini, ViT-B-32/openai for paper (which CLIP is not stated)."""
     scaler: ScalerForm = "shift-scale"
     """(y − shift) / scale or y · scale + shift; not stated."""
-    scaler_start: ScalerStart = "identity"
-    """identity: training starts from plain cosine. standardize: from features of zero mean and unit variance
-    over the training images and generations. Not stated."""
+    scaler_start: ScalerStart = "standardize"
+    """standardize: training starts from features of zero mean and unit variance over the training images and generations,
+    as "trainable normalization and shifting" suggests. identity: from plain cosine. Not stated; chosen on dev studies."""
     target_scale: Literal["none", "max"] = "max"
     """How GT meets P. Columns of τ sum to 1, so that GT is about 1 / n_train, whereas P lies in [0, 1] and is
     above 1/2 for any two alike pictures: with "none" the L1 terms of Eq. 9 push every pair apart, and margins

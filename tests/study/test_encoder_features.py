@@ -24,7 +24,7 @@ def test_clip_abc_montrage_and_the_control_share_one_reading_of_clip_tiny(run_of
 
 
 def test_montrage_before_training_is_the_shifted_cosine_of_clip_image(run_of, store):
-    clip, montrage = ClipImage().resolve("mini"), Montrage(epochs=0, attribution="model").resolve("mini")
+    clip, montrage = ClipImage().resolve("mini"), Montrage(epochs=0, attribution="model", scaler_start="identity").resolve("mini")
     runs = [run_of(method, beside=(clip, montrage)) for method in (clip, montrage)]
     execute([step for run in runs for step in run.steps], store, workers=0)
     cosine, shifted = (read_scores(store.path(run.score.keys["scores"]) / SCORES).values for run in runs)
