@@ -1,6 +1,6 @@
 """What a loss over few stratified timesteps is worth, beside one over all of them.
 
-    python benchmarks/timesteps.py [--models 12] [--queries 6] [--timesteps 5 10 12 50 100]
+    python benchmarks/timesteps.py [--models 8] [--queries 3] [--timesteps 5 10 12 50 100]
 
 The tiny model is customized on random halves of one study's training images, as the protocol `lds` does, and the study's
 own model generates the queries. Each query's loss is taken under each of these models at all 1,000 timesteps and at fewer,
@@ -39,8 +39,8 @@ ROWS = 2500
 def main() -> None:
     """Train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", type=int, default=12)
-    parser.add_argument("--queries", type=int, default=6)
+    parser.add_argument("--models", type=int, default=8)
+    parser.add_argument("--queries", type=int, default=3)
     parser.add_argument("--timesteps", type=int, nargs="+", default=[5, 10, 12, 50, 100])
     options = parser.parse_args()
     torch.set_num_threads(1)
