@@ -26,8 +26,8 @@ from .sweep import Sweep, keep_latents
 
 STEP_SIZES = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Tried by "tuned": rises of the query's loss, relative to it."""
-RISE, STEPS = 1.0, 1
-"""Where they are left open in the mini edition: docs/unlearning.md says how they were chosen."""
+STEPS = 1
+"""Where it is left open in the mini edition."""
 CHANGES = 2**30
 """Bytes of changed weights held at a time: that many queries are swept together."""
 
@@ -48,6 +48,8 @@ class Unlearning(AttributionMethod):
     name: ClassVar[str] = "unlearning"
     needs: ClassVar[Access] = Access.GRADIENTS
     takes_regions: ClassVar[bool] = True
+    rise: ClassVar[float] = 1.0
+    """What step_size=None means in the mini edition: docs/unlearning.md says how it was chosen."""
 
     group: Group = "cross-attention-kv"
     """The weights that unlearn. The paper's best; full, attention and cross-attention are its ablations."""
@@ -85,7 +87,7 @@ class Unlearning(AttributionMethod):
     def resolve(self, edition: Edition) -> Self:
         """Counts that were left open; the steps of a published size stay so, since they depend on how a study was trained."""
         mini = edition == "mini"
-        size = self.step_size or (RISE if mini else "published")
+        size = self.step_size or (self.rise if mini else "published")
         draws = {"study": (20, 5), "base": (5, 20)}[self.fisher_of]
         return dataclasses.replace(
             self,
@@ -112,7 +114,7 @@ class Unlearning(AttributionMethod):
         return tuple(dataclasses.replace(self, step_size=size) for size in STEP_SIZES)
 
     def default_candidate(self) -> int:
-        return STEP_SIZES.index(RISE)
+        return STEP_SIZES.index(self.rise)
 
     def features(self) -> tuple[Features, ...]:
         if self.curvature == "identity":

@@ -59,6 +59,8 @@ class UnlearningSgdTenSteps(UnlearningSgd):
     """Unlearning by ten plain gradient steps in place of one (appendix, SGD of the model that is trained from scratch)."""
 
     name: ClassVar[str] = "unlearning-sgd-ten-steps"
+    rise: ClassVar[float] = 0.1
+    """The gradient grows on the way and nothing holds it back: of 1, ten steps lose a planted duplicate among the rest."""
 
     steps: Positive | None = 10
 
