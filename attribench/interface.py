@@ -202,7 +202,7 @@ class Study(ABC):
     @property
     @abstractmethod
     def prompts(self) -> tuple[str, ...]:
-        """Every prompt that a picture is generated for, each once, sorted. Needs Access.TRAINING."""
+        """Every prompt that the trained model generates a picture for, each once, sorted. Needs Access.TRAINING."""
 
     @property
     @abstractmethod
@@ -409,6 +409,8 @@ class AttributionMethod(ABC):
     does neither is not run where queries have boxes."""
     at_chance: ClassVar[bool] = False
     """True for a control that draws anew for every query, so that its expected value is that of chance."""
+    fewest_queries: ClassVar[int] = 1
+    """Of a study that has fewer, it has nothing to say and is not run."""
     memory: ClassVar[int] = 2**30
     """Bytes that fitting and scoring take beyond the trained model, at the counts of a mini preset; `attribench check`
     measures them."""

@@ -177,7 +177,7 @@ def prepare(config: RunConfig) -> Prepared:
     methods = [_resolved(plugin, method, dataset.edition, boxes=boxes) for plugin, method in chosen]
     for entry in methods:
         check(entry.method)
-        entry.skipped = entry.skipped or protocol.skip(entry.method) or _skip_models(entry.method, plans)
+        entry.skipped = entry.skipped or protocol.skip(entry.method) or _skip_plans(entry.method, plans)
     plans = _with_base(plans, methods, protocol, dataset, config.split)
     if all(plan.given is not None for plan in plans):
         _skip_where_given(methods)
@@ -350,8 +350,11 @@ def _resolved(plugin: plugins.Plugin, method: AttributionMethod, edition: Editio
         raise MethodError(f"the method {plugin.name!r} ({plugin.origin}) raised {type(error).__name__}: {error}") from error
 
 
-def _skip_models(method: AttributionMethod, plans: Sequence[StudyPlan]) -> str | None:
-    """Why a method does not do with models that come about as those of the plans do, or None."""
+def _skip_plans(method: AttributionMethod, plans: Sequence[StudyPlan]) -> str | None:
+    """Why a method does not do with the queries of the plans, or with models that come about as theirs do; or None."""
+    fewest = min(len(plan.roles("query")) for plan in plans)
+    if fewest < method.fewest_queries:
+        return f"a study has {fewest} query, and it says nothing of fewer than {method.fewest_queries}"
     with blame(f"the method {method.name!r}"):
         reasons = [method.skip_models(customized=isinstance(plan.training, Customization)) for plan in plans]
     return next(filter(None, reasons), None)

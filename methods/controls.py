@@ -54,12 +54,14 @@ class ShuffledQueries(ClipImage):
     """CLIP image scores, each query given those of another one: a real method's scores without their query.
 
     The permutation has no fixed point (Sattolo's algorithm), is drawn by seed over the ids of the queries of
-    one call in sorted order, and so does not depend on their order. A query scored alone keeps its scores.
+    one call in sorted order, and so does not depend on their order. A query scored alone keeps its scores: in studies of one
+    query it is not run.
     """
 
     name: ClassVar[str] = "shuffled-queries"
     stochastic: ClassVar[bool] = True
     control: ClassVar[bool] = True
+    fewest_queries: ClassVar[int] = 2
 
     def score(self, study: Study, state: State, queries: Queries) -> Scores:
         own = super().score(study, state, queries)

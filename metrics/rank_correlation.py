@@ -22,7 +22,7 @@ def spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray | None = 
     """[resamples, n] correlation of each row of `first` [n, m] with that of `second` [n, m]; one resample by default.
 
     NaN where `second`, what is known, is constant: there is no order to agree with. 0 where `first`, what is
-    predicted, is constant: it expresses no order, and saying nothing is never better than a wrong answer.
+    predicted, is constant: it expresses no order, and saying nothing is never better than a wrong answer. NaN in rows with NaN.
     """
     n_columns = first.shape[1]
     weights = np.ones((1, n_columns)) if counts is None else np.asarray(counts, dtype=np.float64)
@@ -33,7 +33,8 @@ def spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray | None = 
     y_spread = np.vecdot(weights * y, y)
     scale = np.sqrt(x_spread * y_spread)
     correlation = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
-    return np.where(y_spread > 0, np.clip(correlation, -1.0, 1.0), np.nan).T
+    known = (y_spread > 0) & ~np.isnan(first + second).any(axis=1)[:, None]
+    return np.where(known, np.clip(correlation, -1.0, 1.0), np.nan).T
 
 
 def _ranks(values: np.ndarray, counts: np.ndarray | None) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 
 from attribench.conformance.world import Reader, Stage
 from attribench.interface import Access, AttributionMethod, Features, GenerationCase, Queries, Scores, State, Study
-from attribench.study.attribution import features_name, of_queries, reader_name
+from attribench.study.attribution import features_name, of_generations, of_queries, reader_name
+from attribench.study.generated import generated
 from attribench.study.granted import GrantedStudy, Materials
 from attribench.study.shared import SharedStudy
 
@@ -37,6 +38,11 @@ class Trial:
         for features in dict.fromkeys(self.method.features()):
             state = State(self._training_features(features))
             features.of_training(self._base(features) if features.of_base() else self._study(features, seed=0), state)
+        if learned := of_generations(self.method):
+            materials = self.stage.materials(self.method, self.order)
+            pictures = generated(materials.plan, materials.generations, "fit")
+            for features in learned:
+                features.of_queries(self._study(features, pictures, seed=0), State(self._learned_features(features)), pictures)
         self.method.fit(self._study(self.method), State(self.folder / "state"))
 
     def score(self, cases: Sequence[GenerationCase]) -> list[Scores]:
@@ -66,7 +72,9 @@ class Trial:
         if isinstance(reader, AttributionMethod):
             named = dict.fromkeys(reader.features())
             materials.features = {features: self._training_features(features) for features in named}
-            if queries is not None:
+            if queries is None:
+                materials.query_features = {features: self._learned_features(features) for features in of_generations(reader)}
+            else:
                 materials.query_features = {features: self._query_features(features) for features in of_queries(named)}
         materials.queries = queries
         return _NotedStudy(self.used, materials, reader.needs, reader_name(reader), seed if reader_draws(reader) else 0)
@@ -78,6 +86,9 @@ class Trial:
 
     def _training_features(self, features: Features) -> Path:
         return self.folder / features_name(features)
+
+    def _learned_features(self, features: Features) -> Path:
+        return self.folder / f"learned-{features_name(features)}"
 
     def _query_features(self, features: Features) -> Path:
         return self.folder / f"query-{self._asked}-{features_name(features)}"

@@ -5,7 +5,7 @@ learns in a study is an embedding in which any two pictures can be compared. The
 monitored for, and looks with it for the training pictures of the base model that are behind pictures which the base model
 generated; it shows what comes out and measures nothing.
 
-Here too the pictures are the result: the report shows each query beside what every method puts first. So that there is also
+Here too the pictures are the result: the report shows six queries beside what every method puts first. So that there is also
 a number, every query has the caption of one picture of the pool for its prompt, and that picture, with all others of the very
 same caption, is relevant. That is a stand-in: nobody knows which pictures taught the base model what a caption means. Methods
 that read captions find the caption again (`bm25`, `clip-text`), and their row says no more than that; what is of interest is
@@ -44,6 +44,7 @@ class BaseModel(ExemplarStudies):
     """Base model: are pictures of the base model traced by what a customization taught a method? (MONTRAGE, Figure 7)"""
 
     name = "base-model"
+    marks = "has the prompt for its caption"
     preset_type = BaseModelPreset
     preset: BaseModelPreset
 

@@ -46,6 +46,7 @@ class ExemplarRetrieval(ExemplarStudies):
     """Exemplar retrieval: are a customized model's exemplars found among distractors? (Wang et al., ICCV 2023)"""
 
     name = "exemplar-retrieval"
+    marks = "the model was customized on it"
     preset_type = ExemplarRetrievalPreset
     preset: ExemplarRetrievalPreset
 

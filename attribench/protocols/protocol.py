@@ -52,6 +52,8 @@ class Protocol(ABC):
     data: ClassVar[type[Dataset]]
     """The kind of data set that it takes."""
     preset_type: ClassVar[type[Preset]]
+    marks: ClassVar[str] = "shows a concept of the prompt"
+    """What is true of the images that `relevant` names, or that labels name; pictures of results frame them."""
     paper_model: ClassVar[str] = "CompVis/stable-diffusion-v1-4"
     """The base model of the paper edition where none is given."""
     pictures: ClassVar[Mapping[str, str]] = {}

@@ -238,15 +238,18 @@ def _shown(
     generated = prepared.studies[plan.id].pictures.keys["pictures"]
     folder = prepared.store.path(generated) if plan.given is None else None
     case = plan.roles("query")[number]
+    relevant = prepared.protocol.relevant(plan)
+    framed = [image.concept in case.concepts for image in plan.rows] if relevant is None else relevant[number]
+    marks = prepared.protocol.marks if relevant is not None or case.concepts else ""
     top: dict[str, list[tuple[Image.Image, bool]]] = {}
     for contender in contenders:
         run = next(run for run in contender.entry.runs if run.plan.id == plan.id)
         scores = scores_of(prepared, run, "query", contender.candidate).values[number]
-        images = [plan.rows[i] for i in np.argsort(-scores, kind="stable")[:5]]
         top[labels[contender.entry.plugin.name]] = [
-            (prepared.dataset.load(image.id), image.concept in case.concepts) for image in images
+            (prepared.dataset.load(plan.rows[i].id), bool(framed[i])) for i in np.argsort(-scores, kind="stable")[:5]
         ]
     queries = queries_of(plan, "query", folder, prepared.dataset.load)
     return pictures.Shown(
-        prompt=case.prompt, picture=queries[number], title=" + ".join(case.concepts), region=queries.regions[number], top=top
+        prompt=case.prompt, picture=queries[number], title=" + ".join(case.concepts), marks=marks,
+        region=queries.regions[number], top=top,
     )

@@ -32,11 +32,13 @@ class Shown:
     prompt: str
     picture: Image.Image
     title: str
-    """The prompt's concepts, as a reader calls them; "" where the data set has no labels."""
+    """The prompt's concepts, as a reader calls them; "" where there are none."""
+    marks: str = ""
+    """What a green frame says of a training image; "" where there is nothing to tell them apart by."""
     region: Region | None = None
     """The box of the picture that is attributed."""
     top: Mapping[str, Sequence[tuple[Image.Image, bool]]]
-    """Method -> (training image, whether it shows a concept of the prompt)."""
+    """Method -> (training image, whether it has a green frame)."""
 
 
 # All lengths are inches; the axes span the figure, with y pointing down.
@@ -48,9 +50,9 @@ BLOCK_WIDTH = PICTURE + 0.15 + LABEL + FIVE * (THUMBNAIL + GAP) + COUNT
 
 @missing_glyphs_as_boxes()
 def top_five(path: Path, items: Sequence[Shown]) -> None:
-    """Write a PNG: each query's generated picture and prompt, and per method its five highest-scored training images.
+    """Write a PNG: each query's generated picture and prompt, and per method its five highest-scored images.
 
-    Those of the prompt's own concepts are framed in green, and the attributed box of a picture in yellow. Raises
+    Those that `marks` is true of are framed in green, and the attributed box of a picture in yellow. Raises
     StoreError if it cannot be written.
     """
     columns = 2 if len(items) > 1 else 1
@@ -61,7 +63,8 @@ def top_five(path: Path, items: Sequence[Shown]) -> None:
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     canvas = Image.new("RGB", (round(width * RESOLUTION), round(height * RESOLUTION)), "white")
-    _head(axes, with_concepts=any(item.title for item in items), with_boxes=any(item.region is not None for item in items))
+    marks = next((item.marks for item in items if item.marks), "")
+    _head(axes, marks, with_boxes=any(item.region is not None for item in items))
     top = HEAD
     for block, block_height in zip(blocks, heights, strict=True):
         for column, item in enumerate(block):
@@ -73,19 +76,19 @@ def top_five(path: Path, items: Sequence[Shown]) -> None:
     save(figure, path)
 
 
-def _head(axes: Axes, *, with_concepts: bool, with_boxes: bool) -> None:
+def _head(axes: Axes, marks: str, *, with_boxes: bool) -> None:
     title = "Generated pictures and their top five training images, by method"
     text_at(axes, MARGIN, 0.32, title, size=13, weight="bold")
     x = MARGIN
     for colour, line, meaning, length in (
-        *([(GREEN, 2.5, "shows a concept of the prompt", 2.6)] if with_concepts else []),
-        (GREY, 0.8, "another training image" if with_concepts else "training image", 2.1),
+        *([(GREEN, 2.5, marks, 2.7)] if marks else []),
+        (GREY, 0.8, "another image" if marks else "training image", 2.1),
         *([(YELLOW, 2.5, "the box that is attributed", 2.1)] if with_boxes else []),
     ):
         axes.add_patch(Rectangle((x + 0.03, 0.56), 0.16, 0.16, fill=False, edgecolor=colour, linewidth=line))
         text_at(axes, x + 0.3, 0.64, meaning, size=9.5)
         x += length
-    counted = "; n/5: how many of the five show a concept of the prompt" if with_concepts else ""
+    counted = "; n/5: how many of the five have a green frame" if marks else ""
     explained = f"The highest score is at the left{counted}."
     text_at(axes, MARGIN, 0.9, explained, size=9.5)
 
@@ -118,7 +121,7 @@ def _block(axes: Axes, canvas: Image.Image, item: Shown, left: float, top: float
         for i, (image, own) in enumerate(images[:FIVE]):
             colour, line = (GREEN, 2.5) if own else (GREY, 0.8)
             framed(axes, canvas, image, start + i * (THUMBNAIL + GAP), y, THUMBNAIL, colour, line)
-        if not item.title:  # no labels, nothing to count
+        if not item.marks:  # nothing to count
             continue
         found = sum(own for _, own in images[:FIVE])
         text_at(axes, start + FIVE * (THUMBNAIL + GAP) + 0.02, y + THUMBNAIL / 2, f"{found}/{len(images[:FIVE])}",

@@ -60,7 +60,7 @@ def write_report(
         failure=failure and shown(failure),
         dataset={"citation": dataset.citation, "licence": dataset.licence},
         queries=[_query(item) for item in queries],
-        labelled=any(own for item in queries for images in item.top.values() for _, own in images),
+        marks=next((item.marks for item in queries if item.marks), ""),
         plots=[
             {"source": _data("png", (folder / file).read_bytes()), "what": what}
             for file, what in plots.items()

@@ -118,7 +118,7 @@ class GrantedStudy(Study):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Every prompt, sorted; needs TRAINING."""
+        """Every prompt of the trained model, sorted; needs TRAINING."""
         self._require(Access.TRAINING, "the prompts of all generations")
         return self._materials.plan.prompts
 
@@ -150,6 +150,8 @@ class GrantedStudy(Study):
                     "ask in score, for the queries as they came, or in fit, for study.generations"
                 )
             kept = self._materials.query_features
+        if features not in kept and features in self._materials.features:
+            raise MethodError(f"{self._reader} asked for {features} of study.generations, and they do not read pictures alone")
         if features not in kept:
             raise MethodError(f"{self._reader} did not name these features in features(): {features}; name them there")
         if queries is None and features in self._materials.shared_features:

@@ -139,11 +139,12 @@ def generate(ctx: StepContext) -> None:
     training: Training = ctx.params["training"]
     cases, sampling = ctx.params["cases"], ctx.params["sampling"]
     by_base = frozenset(ctx.params.get("by_base", ()))
-    done, total = 0, len(cases) * sampling.steps
+    model, done, total = None, 0, len(cases) * sampling.steps
     for untrained in (False, True):
         numbers = [number for number, case in enumerate(cases) if (case.id in by_base) == untrained]
         if not numbers:
             continue
+        del model  # two of Stable Diffusion's size need not fit
         if untrained:
             model = training.untrained(ctx.bindings["model"], ctx.device)
         else:

@@ -63,7 +63,7 @@ class Unlearning(AttributionMethod):
     """None: what is published, or else one."""
     step_size: Annotated[float, Gt(0)] | Literal["tuned", "published"] | None = None
     """published: the paper's α and N for these weights and steps, of a customized model or of one trained from scratch.
-    tuned: each of five relative sizes is a candidate. None: 1 (relative) for mini, published for paper."""
+    tuned: each of five relative sizes is a candidate. None: `rise` (relative) for mini, published for paper."""
     step_unit: Literal["relative", "absolute"] = "relative"
     """relative: the rise of the query's loss that all steps together are to cause to first order, as part of that loss,
     so that a value means the same for any model, group and curvature. absolute: α of the paper."""

@@ -2,8 +2,8 @@
 
 Each is `unlearning` with another default. `attribench run --protocol leave-k-out --preset ablation -d mscoco` compares them in
 one table, and so do the presets of lds and exemplar-retrieval by that name; or -m unlearning -m unlearning-full … under any
-protocol. In the mini edition the step sizes are relative and mean the same for all of them; in the paper edition they are
-those that the papers name (`published`).
+protocol. In the mini edition the step sizes are relative and the same for all of them, but for ten plain steps, which need a
+smaller one; in the paper edition they are those that the papers name (`published`).
 """
 
 from __future__ import annotations

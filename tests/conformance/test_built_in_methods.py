@@ -6,8 +6,12 @@ import pytest
 
 from attribench import conformance
 
-WORLDS = {"pixel": "shipped_world", "clip-text": "shipped_world", "random": "shipped_world", "grad-cos": "small_world"}
-"""By picture, by text, a control, by the gradients of the trained model; the last one where loading it is quick."""
+WORLDS = {
+    "pixel": "shipped_world", "clip-text": "shipped_world", "random": "shipped_world", "montrage": "shipped_world",
+    "grad-cos": "small_world",
+}  # fmt: skip
+"""By picture, by text, a control, by what training showed, by the gradients of the trained model; the last one where loading it
+is quick."""
 
 
 @pytest.mark.parametrize("name", WORLDS)

@@ -29,3 +29,10 @@ def test_saying_nothing_is_zero_and_nothing_to_say_is_undefined():
     assert spearman(constant, varied) == 0
     assert np.isnan(spearman(varied, constant)).all()
     assert np.isnan(spearman(constant, constant)).all()
+
+
+@pytest.mark.parametrize("counts", [None, np.ones((2, 3))])
+def test_what_is_not_a_number_has_no_order(counts):
+    whole, broken = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]]), np.array([[1.0, np.nan, 3.0], [1.0, 2.0, 3.0]])
+    for found in (spearman(whole, broken, counts), spearman(broken, whole, counts)):
+        assert np.isnan(found[:, 0]).all() and np.isfinite(found[:, 1]).all()

@@ -26,7 +26,7 @@ def picture(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
 
 def query(prompt: str, methods=METHODS, images=5) -> Shown:
     top = {method: [(picture(i, (90, 40)), i % 2 == 0) for i in range(images)] for method in methods}
-    return Shown(prompt=prompt, picture=picture(9), title="teddy_bear + $cuckoo_clock", top=top)
+    return Shown(prompt=prompt, picture=picture(9), title="teddy_bear + $cuckoo_clock", marks="shows a concept", top=top)
 
 
 def drawn(monkeypatch, draw, *args):
