@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from attribench import plugins
 from attribench.data import Dataset
-from attribench.diffusion.fingerprint import fingerprint
+from attribench.diffusion.fingerprint import fingerprint, require_layout
 from attribench.diffusion.geometry import picture_side
 from attribench.editions import open_dataset
 from attribench.engine.progress import Listener
@@ -167,6 +167,7 @@ def prepare(config: RunConfig) -> Prepared:
     protocol = protocol_class.with_preset(preset, protocol_overrides)
 
     model = config.model or (str(tiny_model()) if dataset.edition == "mini" else protocol.paper_model)
+    require_layout(model)  # before hours of what needs no model
     plans = protocol.plans(dataset, model=fingerprint(model), split=config.split, seed=config.seed, limit=config.limit)
     if config.region or config.regions:
         given = any(plan.given is not None for plan in plans)  # of any size: boxes are held against each when it is read

@@ -6,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from attribench.errors import ModelError
+
 CONTENT = (".json", ".safetensors", ".txt")
 NOT_CONTENT = ("recipe.json",)
 """How a model was made is beside it, and does not change what it is."""
@@ -25,6 +27,13 @@ def fingerprint(reference: str | Path) -> str:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(json.dumps([path.relative_to(folder).as_posix(), content]).encode())
     return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def require_layout(reference: str | Path) -> None:
+    """Raises ModelError for a folder that is none of diffusers'; what a hub id holds is known when it is read."""
+    folder = Path(reference)
+    if folder.is_dir() and not (folder / "model_index.json").is_file():
+        raise ModelError(f"{folder} holds no model_index.json; give a folder in the diffusers layout or a hub id")
 
 
 def folder_of(reference: str | Path) -> Path | None:

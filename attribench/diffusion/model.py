@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
+from attribench.diffusion.fingerprint import require_layout
 from attribench.diffusion.loading import LOADING
 from attribench.errors import ModelError
 from attribench.images import square
@@ -295,9 +296,7 @@ class DiffusionModel:
 
 def read_pipeline(reference: str | Path) -> StableDiffusionPipeline:
     """The parts of a model, from a diffusers folder or a hub id; safetensors only. Raises ModelError with what to do next."""
-    folder = Path(reference)
-    if folder.is_dir() and not (folder / "model_index.json").is_file():
-        raise ModelError(f"{folder} holds no model_index.json; give a folder in the diffusers layout or a hub id")
+    require_layout(reference)
     try:
         with LOADING:
             return StableDiffusionPipeline.from_pretrained(
