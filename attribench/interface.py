@@ -414,6 +414,8 @@ class AttributionMethod(ABC):
     memory: ClassVar[int] = 2**30
     """Bytes that fitting and scoring take beyond the trained model, at the counts of a mini preset; `attribench check`
     measures them."""
+    checked_with: ClassVar[Mapping[str, int]] = {}
+    """Counts, smaller than its own, that `attribench check` takes for a method that is slow with its own; it says so."""
     version: ClassVar[int] = 1
     """Raise it when the same hyper-parameters come to mean other scores; old results are then not reused."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
 
 def midranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -39,4 +38,6 @@ def spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray | None = 
 
 def _ranks(values: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
     """[n, resamples, m]; without counts by a sort, which takes rows of any length."""
+    from scipy.stats import rankdata  # takes two seconds to import, and `attribench list` computes none
+
     return rankdata(values, axis=1)[:, None] if counts is None else midranks(values, counts)

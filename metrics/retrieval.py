@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import rankdata
 
 from attribench.errors import MethodError, UsageError
 from attribench.measurement import Metric, Truth
@@ -31,6 +30,8 @@ def tied_places(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Two int arrays [n_query, n_train]; they are equal where a score is not shared.
     """
+    from scipy.stats import rankdata  # takes two seconds to import, and `attribench list` computes none
+
     descending = -np.asarray(scores, dtype=np.float64)
     first = rankdata(descending, method="min", axis=1)
     last = rankdata(descending, method="max", axis=1)

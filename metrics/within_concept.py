@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import binom
 
 from attribench.errors import MethodError, UsageError
 from attribench.measurement import Metric, Truth
@@ -104,6 +103,8 @@ class _OfStudy(Metric):
 
     def chance(self, truth: Truth) -> np.ndarray:
         """[n_query]: the expectation when the queries' successes are independent and as likely as not."""
+        from scipy.stats import binom  # takes two seconds to import, and `attribench list` computes none
+
         n = len(truth.query_ids)
         successes = np.arange(n + 1)
         return _at_first(n, (binom.pmf(successes, n, 0.5) * self.of_accuracy(successes / n)).sum())

@@ -45,6 +45,8 @@ def check(
     subject = conformance.Subject(configured, conformance.World.open(store), found.name)
     console = Console(stderr=json)
     console.print(f"{found.name}, by {found.origin}", markup=False, highlight=False)
+    if reduced := _reduced(configured):
+        console.print(f"checked with {reduced}, as the method asks, in place of its own counts", markup=False, highlight=False)
     failed = 0
     for check in conformance.CHECKS:
         if sys.stderr.isatty():
@@ -74,4 +76,10 @@ def _configured(found: Plugin, param: list[str]) -> AttributionMethod:
         if plugins.canonical(owner) != plugins.canonical(found.name):
             raise UsageError(f"--param {owner}.…: {found.name} is what is checked; write {found.name}.name=value")
     given = {field: value for of_owner in values.values() for field, value in of_owner.items()}
-    return plugins.configure(found.load(), given, found.name)
+    cls = found.load()
+    return plugins.configure(cls, {**cls.checked_with, **given}, found.name)
+
+
+def _reduced(method: AttributionMethod) -> str:
+    """The counts that are those of `checked_with` and not the method's own or the user's."""
+    return ", ".join(f"{name}={count}" for name, count in method.checked_with.items() if getattr(method, name) == count)

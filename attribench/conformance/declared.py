@@ -17,8 +17,6 @@ from attribench.engine.identity import NotHashable, token
 from attribench.errors import AccessError
 from attribench.interface import Access, AttributionMethod
 
-OTHER_RANDOMNESS = 987
-
 
 def identity(subject: Subject) -> str:
     """A frozen dataclass with a name and a docstring of its own. Its fields are all that it holds, before and after it has
@@ -48,7 +46,18 @@ def identity(subject: Subject) -> str:
         once = method.resolve(edition)
         if type(once) is not cls or once.resolve(edition) != once:
             raise Failed(f"resolve({edition!r}) called twice is not what it is called once; leave what is concrete as it is")
+    _require_smaller_counts(subject.asked)
     return f"{len(fields)} fields, which are all that it holds"
+
+
+def _require_smaller_counts(method: AttributionMethod) -> None:
+    """`checked_with` may make a slow method quick and nothing else."""
+    by_default = {field.name: field.default for field in dataclasses.fields(method)}
+    own = dataclasses.replace(method, **{name: by_default.get(name) for name in method.checked_with}).resolve("mini")
+    for name, count in method.checked_with.items():
+        least = getattr(own, name)
+        if type(count) is not int or (isinstance(least, int) and count > least):
+            raise Failed(f"checked_with sets {name} to {count!r}, and it is {least!r} in a run; name smaller counts alone")
 
 
 def needs(subject: Subject) -> str:
@@ -79,8 +88,7 @@ def hyper_parameters(subject: Subject) -> str:
                 )
             break
     subject.require_repeats()
-    found = subject.values(subject.fitted(randomness=OTHER_RANDOMNESS), randomness=OTHER_RANDOMNESS)
-    if not np.array_equal(found, subject.expected):
+    if not np.array_equal(subject.elsewhere, subject.expected):
         raise Failed(
             "its scores change with the global random numbers; draw from study.seed alone (attribench.diffusion.noise, or a "
             "generator of your own)"

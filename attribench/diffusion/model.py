@@ -9,23 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from torch import Tensor, nn
-from transformers.utils import logging as transformers_logging
 
-from attribench.diffusion.fingerprint import require_layout
-from attribench.diffusion.loading import LOADING
 from attribench.errors import ModelError
 from attribench.images import square
 
-diffusers_logging.disable_progress_bar()  # ours is the only progress display
-transformers_logging.disable_progress_bar()
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 VALUE_SUFFIX = "attn2.to_v"
 KEY_SUFFIX = "attn2.to_k"
@@ -66,21 +61,12 @@ class ModifierEmbedding(nn.Module):
         return embedded
 
 
-class _TellingScheduler(DDIMScheduler):
-    """DDIM that also tells what it takes the clean latents for (predicted x_0, equation 12 of the DDIM paper) at each step."""
-
-    estimates: list[Tensor]
-
-    def step(self, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
-        previous, estimate = super().step(*args, **options | {"return_dict": False})
-        self.estimates.append(estimate)
-        return previous, estimate
-
-
 class DiffusionModel:
     """A latent text-to-image diffusion model, frozen and in eval mode. Shapes: latents [n, c, h, w]."""
 
     def __init__(self, pipeline: StableDiffusionPipeline, device: str) -> None:
+        from attribench.diffusion.pipelines import ddim
+
         self.device = device
         self.vae = pipeline.vae.to(device).eval().requires_grad_(False)
         self.unet = pipeline.unet.to(device).eval().requires_grad_(False)
@@ -89,7 +75,7 @@ class DiffusionModel:
         # that other threads of this process would see.
         self.text_encoder.set_attn_implementation("eager")
         self.tokenizer = pipeline.tokenizer
-        self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+        self.scheduler = ddim(pipeline.scheduler.config, clip_sample=False)
         if not self.value_layers():
             raise ModelError(
                 "the UNet has no cross-attention value projection (attn2.to_v); use a text-conditional UNet2DConditionModel"
@@ -103,6 +89,8 @@ class DiffusionModel:
     @classmethod
     def load(cls, reference: str | Path, device: str = "cpu") -> DiffusionModel:
         """From a diffusers folder or a hub id; safetensors only. Raises ModelError with what to do next."""
+        from attribench.diffusion.pipelines import read_pipeline
+
         return cls(read_pipeline(reference), device)
 
     # ------------------------------------------------------------------------------------- geometry
@@ -207,7 +195,7 @@ class DiffusionModel:
 
     def sampling_timesteps(self, steps: int) -> Tensor:
         """The timesteps [steps] int64 at which `sample` asks the UNet, falling."""
-        scheduler = DDIMScheduler.from_config(self.scheduler.config)
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)
         scheduler.set_timesteps(steps)
         return scheduler.timesteps
 
@@ -226,25 +214,13 @@ class DiffusionModel:
 
         `estimates` receives, for each of `sampling_timesteps(steps)`, the predicted clean latents [n, c, h, w].
         """
-        scheduler = _TellingScheduler.from_config(self.scheduler.config)
-        scheduler.estimates = [] if estimates is None else estimates
-        pipeline = StableDiffusionPipeline(
-            vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            unet=self.unet,
-            scheduler=scheduler,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipeline.set_progress_bar_config(disable=True)
+        from attribench.diffusion.pipelines import sampling_pipeline
 
         def each_step(_pipeline, _index, _timestep, values):
             report()
             return values
 
-        return pipeline(
+        return sampling_pipeline(self, estimates)(
             prompt=list(prompts),
             latents=noise.to(self.device),
             height=self.resolution,
@@ -292,27 +268,6 @@ class DiffusionModel:
             if name not in own or own[name].shape != weight.shape:
                 raise ModelError(f"these weights are of another model: {name} {tuple(weight.shape)} does not fit")
             own[name].copy_(weight)
-
-
-def read_pipeline(reference: str | Path) -> StableDiffusionPipeline:
-    """The parts of a model, from a diffusers folder or a hub id; safetensors only. Raises ModelError with what to do next."""
-    require_layout(reference)
-    try:
-        with LOADING:
-            return StableDiffusionPipeline.from_pretrained(
-                str(reference),
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
-                use_safetensors=True,
-                low_cpu_mem_usage=False,
-                dtype=torch.float32,
-            )
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"cannot load the model {str(reference)!r}: {first_line}; check the path, or fetch it once while online"
-        ) from error
 
 
 def _to_tensor(picture: Image.Image) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from attribench.diffusion.config import FromScratchConfig
 from attribench.diffusion.loading import LOADING
-from attribench.diffusion.model import DiffusionModel, read_pipeline
+from attribench.diffusion.model import DiffusionModel
+from attribench.diffusion.pipelines import read_pipeline
 from attribench.errors import ModelError
 
 DOWN, UP, CROSS_DOWN, CROSS_UP = "DownBlock2D", "UpBlock2D", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"

@@ -7,8 +7,6 @@ from typing import Literal
 
 from PIL.Image import Image
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.functional import InterpolationMode, to_tensor
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -26,6 +24,9 @@ class Preprocessing:
 
     def __call__(self, picture: Image) -> Tensor:
         """[3, crop, crop]."""
+        from torchvision.transforms import v2  # takes seconds to import, and `attribench list` names encoders alone
+        from torchvision.transforms.functional import InterpolationMode, to_tensor
+
         mode = InterpolationMode(self.interpolation)
         cut = v2.functional.center_crop(v2.functional.resize(picture.convert("RGB"), [self.resize], mode), [self.crop])
         return v2.functional.normalize(to_tensor(cut), *map(list, self.normalize))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from attribench.errors import MethodError
 from attribench.measurement import Retrained
@@ -48,6 +47,8 @@ class RandomCurve:
 
     def rising(self, queries: np.ndarray | None = None) -> np.ndarray:
         """[J] the mean over queries (numbers, maybe repeated) and models, made rising."""
+        from scipy.optimize import isotonic_regression  # slow to import, and `attribench list` needs none
+
         chosen = [of if queries is None else of[queries] for of in self.rises]
         return isotonic_regression([of.mean() for of in chosen], weights=[of.shape[1] for of in chosen]).x
 

@@ -74,6 +74,15 @@ class Restless(Sound):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LargerCounts(Sound):
+    """Would be checked as another than it is: with more rounds than a run has."""
+
+    name = "identity-of-larger-counts"
+    checked_with = {"rounds": 3}
+    rounds: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nosy(Sound):
     """Looks at the trained model without a word."""
 
@@ -271,3 +280,15 @@ class OfPrompts(Sound):
 
     def score(self, study: Study, state: State, queries: Queries) -> Scores:
         return Scores.of(queries, study.train, [[float(p == q) for p in study.train.prompts] for q in queries.prompts])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(Sound):
+    """Takes its time, and asks to be checked with less of it."""
+
+    name = "passes-with-fewer"
+    checked_with = {"rounds": 2}
+    rounds: int = 50
+
+    def change(self, scores: np.ndarray, study: Study, state: State) -> np.ndarray:
+        return scores + 1e-3 * self.rounds

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 
-from attribench import plugins
+from attribench import conformance, plugins
+from attribench.cli.check import check as check_command
 from attribench.conformance import CHECKS, Subject
 from attribench.interface import AttributionMethod
 
@@ -57,6 +59,22 @@ def test_a_sound_method_passes(methods, small_world):
 def test_what_is_declared_and_not_used_is_told(methods, small_world):
     found = verdicts(methods["passes-idle"](), small_world)
     assert found["needs"] == ("passed", "runs with GRADIENTS; did not use GRADIENTS here")
+
+
+def test_a_slow_method_is_checked_with_the_counts_that_it_asks_for(methods, small_world):
+    assert conformance.subject("passes-with-fewer", small_world).asked.rounds == 2
+    assert conformance.subject(methods["passes-with-fewer"](), small_world).asked.rounds == 50
+
+
+@pytest.mark.parametrize(
+    ("param", "told"), [([], "checked with rounds=2, as the method asks"), (["passes-with-fewer.rounds=7"], None)]
+)
+def test_the_command_line_says_so_and_a_given_count_wins(methods, shipped_world_store, capsys, param, told):
+    with pytest.raises(typer.Exit) as end:
+        check_command("passes-with-fewer", param=param, store=shipped_world_store)
+    out = capsys.readouterr().out
+    assert end.value.exit_code == 0, out
+    assert (told in out) if told else ("checked with" not in out)
 
 
 def test_a_control_is_exempt_by_that_word_and_from_nothing_else(methods, small_world):
