@@ -46,7 +46,8 @@ def check(
     console = Console(stderr=json)
     console.print(f"{found.name}, by {found.origin}", markup=False, highlight=False)
     if reduced := _reduced(configured):
-        console.print(f"checked with {reduced}, as the method asks, in place of its own counts", markup=False, highlight=False)
+        told = f"checked with {reduced}, as the method asks, in place of its own counts"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
     failed = 0
     for check in conformance.CHECKS:
         if sys.stderr.isatty():

@@ -8,6 +8,7 @@ smaller one; in the paper edition they are those that the papers name (`publishe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ class UnlearningFull(Unlearning):
     """Unlearning with all weights of the UNet (appendix, weight groups)."""
 
     name: ClassVar[str] = "unlearning-full"
+    checked_with: ClassVar[Mapping[str, int]] = {"query_timesteps": 4, "timesteps": 4, "fisher_draws": 4}
 
     group: Group = "full"
 
@@ -59,6 +61,7 @@ class UnlearningSgdTenSteps(UnlearningSgd):
     """Unlearning by ten plain gradient steps in place of one (appendix, SGD of the model that is trained from scratch)."""
 
     name: ClassVar[str] = "unlearning-sgd-ten-steps"
+    checked_with: ClassVar[Mapping[str, int]] = {"query_timesteps": 8, "timesteps": 4}
     rise: ClassVar[float] = 0.1
     """The gradient grows on the way and nothing holds it back: of 1, ten steps lose a planted duplicate among the rest."""
 
@@ -79,6 +82,7 @@ class UnlearningManySteps(Unlearning):
     """Unlearning in a hundred Newton steps, as the paper does for customized models (appendix, number of steps)."""
 
     name: ClassVar[str] = "unlearning-many-steps"
+    checked_with: ClassVar[Mapping[str, int]] = {"steps": 10, "query_timesteps": 4, "timesteps": 4, "fisher_draws": 8}
 
     steps: Positive | None = 100
 

@@ -37,14 +37,14 @@ class Ascent:
         """
         change: dict[str, Tensor] = {}
         scale = 0.0
-        for step in range(self.steps):
-            gradient, loss = self._gradient(queries, i, step, change)
+        for step, sample in enumerate(self.samples(queries, i)):
+            gradient, loss = self._gradient(sample, step, change)
             direction = self.curvature.solve(gradient)
             if step == 0:
                 scale = self._scale(gradient, direction, loss)
             change = {name: change.get(name, 0.0) + scale * part for name, part in direction.items()}
             if not all(bool(part.isfinite().all()) for part in change.values()):
-                raise MethodError(self._diverged(queries.ids[i], step))
+                raise self._diverged(queries.ids[i], step)
         return {name: part.to(self.reader.model.unet.dtype) for name, part in change.items()}
 
     def _scale(self, gradient: Mapping[str, Tensor], direction: Mapping[str, Tensor], loss: float) -> float:
@@ -53,9 +53,9 @@ class Ascent:
         rise = sum(float((gradient[name].double() * part).sum()) for name, part in direction.items())  # gᵀ F⁻¹ g
         return self.step_size / self.steps * loss / rise if rise > 0 else 0.0
 
-    def _gradient(self, queries: Queries, i: int, step: int, change: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
+    def _gradient(self, sample: Sample, step: int, change: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
         """∇L(q, θ_0 + change) of every layer, and L: means over the step's timesteps and noise."""
-        sample, gradient, errors = self.sample(queries, i, step), {}, []
+        gradient, errors = {}, []
         try:
             with changed(self.reader.layers, change):
                 for start in range(0, self.timesteps, self.reader.rows):
@@ -66,23 +66,24 @@ class Ascent:
         except MethodError as error:
             if step == 0:  # the trained model's own fault
                 raise
-            raise MethodError(self._diverged(queries.ids[i], step)) from error
+            raise self._diverged(sample.id, step) from error
         return gradient, float(torch.cat(errors, dim=1).double().mean())
 
-    def sample(self, queries: Queries, i: int, step: int) -> Sample:
-        """The rows that stand for query i in a step: timesteps and noise of its own, from the bank, and its box."""
+    def samples(self, queries: Queries, i: int) -> Iterator[Sample]:
+        """The rows that stand for query i, step by step: timesteps and noise of its own, from the bank, and its box."""
         model, key = self.reader.model, (queries.ids[i], queries.prompts[i])
         # scaled by the VAE's factor, as the training latents are (the published code for customized models is not)
         latent = model.latent_moments(model.pixels([queries[i]]))[0].to(model.unet.dtype)
-        steps = timesteps_of("stratified", self.timesteps, model.n_timesteps, "unlearning", *key, step)
-        drawn = [noise.normal(model.latent_shape, "unlearn", *key, t, step, k) for k, t in enumerate(steps)]
-        return Sample(
-            id=key[0], prompt=key[1], latents=latent.expand(len(steps), -1, -1, -1), timesteps=steps,
-            noise=torch.stack(drawn).to(latent), mask=query_mask(queries, i, model),
-        )  # fmt: skip
+        for step in range(self.steps):
+            steps = timesteps_of("stratified", self.timesteps, model.n_timesteps, "unlearning", *key, step)
+            drawn = [noise.normal(model.latent_shape, "unlearn", *key, t, step, k) for k, t in enumerate(steps)]
+            yield Sample(
+                id=key[0], prompt=key[1], latents=latent.expand(len(steps), -1, -1, -1), timesteps=steps,
+                noise=torch.stack(drawn).to(latent), mask=query_mask(queries, i, model),
+            )  # fmt: skip
 
-    def _diverged(self, query_id: str, step: int) -> str:
-        return (
+    def _diverged(self, query_id: str, step: int) -> MethodError:
+        return MethodError(
             f"unlearning {query_id!r} diverged at step {step + 1} of {self.steps}; "
             f"take a smaller step_size than {self.step_size:g}"
         )

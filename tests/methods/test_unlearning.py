@@ -143,7 +143,7 @@ def test_small_absolute_steps_are_the_influence_function(study_of, queries_of, t
         squares[start:end] += 1e-3 * squares[start:end].mean()
         start = end
     reader = GradientReader(study.model, of.group, "loss")
-    seen = gradient(Ascent(reader, Identity(), 1, 1.0, 1.0, of.query_timesteps).sample(queries, 0, 0))
+    seen = gradient(next(Ascent(reader, Identity(), 1, 1.0, 1.0, of.query_timesteps).samples(queries, 0)))
     state = State(tmp_path / "state")
     of.fit(study, state)
     of_train = torch.stack([gradient(of._sweep(study, state).samples(row)[0]) for row in range(3)])
@@ -174,9 +174,9 @@ def test_a_relative_step_raises_the_querys_loss_by_that_part_of_it(study_of, que
         of = method(curvature=curvature, damping=0.1)
         reader = GradientReader(study.model, of.group, "loss")
         ascent = Ascent(reader, of._curvature(study, reader), 1, 1e-4, None, of.query_timesteps)
-        before = reader.factors([ascent.sample(queries, 0, 0)])[1].mean()
+        before = reader.factors([next(ascent.samples(queries, 0))])[1].mean()
         with changed(reader.layers, ascent.change(queries, 0)):
-            after = reader.factors([ascent.sample(queries, 0, 0)])[1].mean()
+            after = reader.factors([next(ascent.samples(queries, 0))])[1].mean()
         assert (after / before - 1).item() == pytest.approx(1e-4, rel=0.1)
 
 
@@ -206,7 +206,7 @@ def test_the_querys_latent_is_scaled_as_training_latents_are(study_of, queries_o
     of, state = method(), State(tmp_path / "state")
     of.fit(study, state)
     ascent = Ascent(GradientReader(study.model, of.group, "loss"), Identity(), 1, 1.0, 1.0, 8)
-    np.testing.assert_array_equal(ascent.sample(queries, 0, 0).latents[0], state["latents"][2])
+    np.testing.assert_array_equal(next(ascent.samples(queries, 0)).latents[0], state["latents"][2])
     vae = study.model.vae
     assert vae.config.scaling_factor != 1
     mean = vae.encode(study.model.pixels([queries[0]])).latent_dist.mean[0]
@@ -354,7 +354,7 @@ def test_what_lies_outside_the_region_is_exactly_not_counted(study_of, queries_o
     queries = queries_of([7], "8,0,8,16")
     reader = GradientReader(study_of(2).model, "cross-attention-kv", "loss")
     ascent = Ascent(reader, Identity(), 1, 1.0, 1.0, 4)
-    sample = ascent.sample(queries, 0, 0)
+    sample = next(ascent.samples(queries, 0))
     cells = 32 // double_model.downscale
     assert sample.mask.shape == (1, cells, cells) and 0 < sample.mask.sum() < cells * cells
 
@@ -393,7 +393,7 @@ def test_with_a_box_the_querys_loss_is_the_mean_over_the_cells_that_it_touches(s
     """Against the error taken by hand over the box's part of the prediction, and torch's own gradient of it."""
     queries, model = queries_of([7], "8,0,8,16"), study_of(2).model
     reader = GradientReader(model, "cross-attention-kv", "loss")
-    sample = Ascent(reader, Identity(), 1, 1.0, 1.0, 4).sample(queries, 0, 0)
+    sample = next(Ascent(reader, Identity(), 1, 1.0, 1.0, 4).samples(queries, 0))
     factors, errors = reader.factors([sample])
     (weight,) = reader.layers[name := next(iter(reader.layers))].parameters(recurse=False)
     context = model.encode_prompts([sample.prompt]).expand(4, -1, -1)
@@ -455,7 +455,7 @@ def test_the_ablations_differ_in_which_weights_they_move_and_in_what_holds_them(
         of = dataclasses.replace(plugins.find("method", name).load()(), **SMALL, step_size=1e-3, damping=0.1).resolve("mini")
         reader = GradientReader(study.model, of.group, "loss")
         ascent = of._ascent(study, reader)
-        gradient, loss = ascent._gradient(queries, 0, 0, {})
+        gradient, loss = ascent._gradient(next(ascent.samples(queries, 0)), 0, {})
         moved[name] = ascent.change(queries, 0)
         rise = sum(float((gradient[layer] * part).sum()) for layer, part in moved[name].items())
         assert rise / loss == pytest.approx(1e-3, rel=1e-6), name
