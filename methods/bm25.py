@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -35,8 +37,7 @@ class Bm25(AttributionMethod):
     """Leave out English stop words, such as "a" and "of"."""
 
     def score(self, study: Study, state: State, queries: Queries) -> Scores:
-        import bm25s
-
+        bm25s = _bm25s()
         documents = self._words(documents_of(study))
         index = bm25s.BM25(method="lucene", k1=self.k1, b=self.b, backend="numpy")
         if any(documents):
@@ -51,10 +52,16 @@ class Bm25(AttributionMethod):
 
     def _words(self, texts: Sequence[str]) -> list[list[str]]:
         """Words of two letters and more, in lower case, of each text."""
-        import bm25s
-
         stopwords = "english" if self.stopwords else None
-        return bm25s.tokenize(list(texts), stopwords=stopwords, return_ids=False, show_progress=False)
+        return _bm25s().tokenize(list(texts), stopwords=stopwords, return_ids=False, show_progress=False)
+
+
+def _bm25s() -> ModuleType:
+    """The library, which tells each step to whoever keeps a log unless it is asked not to."""
+    import bm25s
+
+    bm25s.logger.setLevel(logging.WARNING)
+    return bm25s
 
 
 def documents_of(study: Study) -> list[str]:
