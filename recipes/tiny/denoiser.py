@@ -184,6 +184,9 @@ def export(average: MovingAverage, tokenizer, work: Path, record: dict, folders:
         pipeline.save_pretrained(beside, safe_serialization=True)
         config = beside / "text_encoder/config.json"  # transformers loads in the dtype named here, diffusers in float32
         config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2))
+        config = beside / "vae/config.json"  # diffusers notes the folder that it was read from
+        kept = {name: value for name, value in json.loads(config.read_text()).items() if name != "_name_or_path"}
+        config.write_text(json.dumps(kept, indent=2))
         for weights in beside.rglob("*.safetensors"):
             weights.chmod(0o644)
         (beside / "recipe.json").write_text(json.dumps(record, indent=1))
