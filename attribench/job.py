@@ -71,6 +71,8 @@ class Prepared:
     config: RunConfig
     dataset: Dataset
     protocol: Protocol
+    model: str
+    """Fingerprint of the base model."""
     device: str
     plans: list[StudyPlan]
     studies: dict[str, StudySteps]
@@ -168,7 +170,8 @@ def prepare(config: RunConfig) -> Prepared:
 
     model = config.model or (str(tiny_model()) if dataset.edition == "mini" else protocol.paper_model)
     require_layout(model)  # before hours of what needs no model
-    plans = protocol.plans(dataset, model=fingerprint(model), split=config.split, seed=config.seed, limit=config.limit)
+    known = fingerprint(model)
+    plans = protocol.plans(dataset, model=known, split=config.split, seed=config.seed, limit=config.limit)
     if config.region or config.regions:
         given = any(plan.given is not None for plan in plans)  # of any size: boxes are held against each when it is read
         side = None if given else picture_side(model, plans[0].training.latent_side)
@@ -199,8 +202,8 @@ def prepare(config: RunConfig) -> Prepared:
             for seed in protocol.preset.method_seeds if entry.method.stochastic else (0,):
                 entry.runs.append(MethodRun.of(study, entry.method, seed, tunes=protocol.tunes))
     prepared = Prepared(
-        config=config, dataset=dataset, protocol=protocol, device=device, plans=plans, studies=studies, methods=methods,
-        added=metrics, truths={plan.id: {} for plan in plans}, store=ArtifactStore(config.store or default_store()),
+        config=config, dataset=dataset, protocol=protocol, model=known, device=device, plans=plans, studies=studies,
+        methods=methods, added=metrics, truths={plan.id: {} for plan in plans}, store=ArtifactStore(config.store or default_store()),
         folder=config.out or _new_folder(dataset),
     )  # fmt: skip
     _require_own_names(prepared)

@@ -3,22 +3,29 @@
     python benchmarks/conformance.py [METHOD …] [--store FOLDER]
 
 One line a method; what did not pass follows below it. "sign" is judged for the flipped scores too: a check that takes a
-method with its sign turned around for sound is no check. Exit code 1 if a method does not conform.
+method with its sign turned around for sound is no check. A method whose encoder's weights are not here is checked with
+weights of the same shapes that are drawn at random (*): what the checks ask does not depend on what an encoder has learned.
+Exit code 1 if a method does not conform.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from machine import describe
 
 from attribench import conformance, plugins
 from attribench.conformance import scored
-from attribench.errors import AttribenchError
+from attribench.encoders.published import PUBLISHED
+from attribench.errors import AttribenchError, Unavailable
+from attribench.interface import AttributionMethod
 
 
 @dataclass
@@ -34,9 +41,29 @@ class Turned:
         return -self.subject.values(*arguments, **options)
 
 
-def examined(name: str, world: conformance.World) -> tuple[list[conformance.Verdict], str]:
+def with_drawn_weights(name: str, folder: Path) -> AttributionMethod:
+    """A method with weights of its published encoder's shapes, drawn at random and read from where a user would put them."""
+    from timm.models import save_for_hf
+    from transformers import BitImageProcessor, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    method = plugins.find("method", name).load()().resolve("mini")
+    published = PUBLISHED[method.encoder]
+    torch.manual_seed(0)
+    if published.architecture is None:  # ViT-L/14 with registers
+        size = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "num_register_tokens": 4}
+        Dinov2WithRegistersModel(Dinov2WithRegistersConfig(patch_size=14, **size)).save_pretrained(folder)
+        BitImageProcessor(size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}).save_pretrained(folder)
+        return dataclasses.replace(method, encoder=str(folder))
+    model = published.architecture()
+    if not hasattr(method, "checkpoint"):
+        save_for_hf(model, folder)
+        return dataclasses.replace(method, encoder=str(folder))
+    torch.save({published.prefix + key: value for key, value in model.state_dict().items()}, folder / "weights.pt")
+    return dataclasses.replace(method, checkpoint=str(folder / "weights.pt"))
+
+
+def examined(subject: conformance.Subject) -> tuple[list[conformance.Verdict], str]:
     """The verdicts on a method, and whether a flipped sign is caught."""
-    subject = conformance.subject(name, world)
     verdicts = [check(subject) for check in conformance.CHECKS]
     if subject.method.control:
         return verdicts, "exempt"
@@ -53,18 +80,23 @@ def main() -> None:
     bad = 0
     print(f"{'method':<28}{'passed':>7}{'exempt':>7}{'failed':>7}  {'flipped sign':<13}{'seconds':>8}  memory")
     for name in asked.methods or sorted(plugins.all_plugins("method")):
-        start = time.perf_counter()
-        try:
-            verdicts, flipped = examined(name, world)
-        except AttribenchError as error:
-            print(f"{name:<28}  not run: {error}", flush=True)
-            continue
-        seconds = time.perf_counter() - start
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                try:
+                    subject, star = conformance.subject(name, world), ""
+                except Unavailable:
+                    subject, star = conformance.Subject(with_drawn_weights(name, Path(folder)), world), "*"
+                start = time.perf_counter()
+                verdicts, flipped = examined(subject)
+            except AttribenchError as error:
+                print(f"{name:<28}  not run: {error}", flush=True)
+                continue
+            seconds = time.perf_counter() - start
         counts = [sum(verdict.status == status for verdict in verdicts) for status in ("passed", "exempt")]
         memory = next(verdict.what for verdict in verdicts if verdict.check == "memory")
         faults = [verdict for verdict in verdicts if not verdict.ok]
         bad += bool(faults) or flipped == "NOT CAUGHT"
-        print(f"{name:<28}{counts[0]:>7}{counts[1]:>7}{len(faults):>7}  {flipped:<13}{seconds:>8.1f}  {memory}", flush=True)
+        print(f"{name + star:<28}{counts[0]:>7}{counts[1]:>7}{len(faults):>7}  {flipped:<13}{seconds:>8.1f}  {memory}", flush=True)
         for verdict in faults:
             print(f"    {verdict}", flush=True)
     raise SystemExit(1 if bad else 0)

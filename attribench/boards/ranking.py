@@ -7,6 +7,9 @@ taken of those pairs alone whose p-value needs one, and whose resamples overlap 
 
 from __future__ import annotations
 
+import math
+from itertools import combinations_with_replacement
+
 import numpy as np
 
 from attribench.results.statistics import LEVEL, bootstrap, expanded_level, is_share_of_studies, p_values, sign_test
@@ -20,13 +23,27 @@ def shared_ranks(
 ) -> list[int | None]:
     """1 + the number of methods that are told apart from it as better, for each row of values [n_method, n_query].
 
-    `studies` [n_query]: resampled as clusters. Queries without a value for some method are left out. None over one study.
+    `studies` [n_query]: resampled as clusters. A pair is compared on the queries that both have a value for (not NaN), so that
+    a method that lacks some changes nothing between others. None for a method that has no two studies.
     """
-    defined = ~np.isnan(values).any(axis=0)
-    values, studies = values[:, defined], np.asarray(studies, dtype=str)[defined]
+    studies = np.asarray(studies, dtype=str)
+    patterns, group = np.unique(~np.isnan(values), axis=0, return_inverse=True)
+    group, losses, ranked = group.ravel(), np.zeros(len(values), dtype=int), np.zeros(len(values), dtype=bool)
+    for a, b in combinations_with_replacement(range(len(patterns)), 2):
+        rows, shared = np.flatnonzero((group == a) | (group == b)), patterns[a] & patterns[b]
+        if len(set(studies[shared].tolist())) < 2:
+            continue
+        counted = np.ones(math.comb(len(rows), 2), dtype=bool) if a == b else _unequal(group[rows])
+        losses[rows] += _losses_of(values[rows][:, shared], studies[shared], counted, higher_is_better, resamples, seed)
+        ranked[rows] = True
+    return [int(1 + n) if known else None for n, known in zip(losses, ranked, strict=True)]
+
+
+def _losses_of(
+    values: np.ndarray, studies: np.ndarray, counted: np.ndarray, higher_is_better: bool, resamples: int, seed: int
+) -> np.ndarray:
+    """[n_method] how many others beat it, of the pairs that are counted; values without NaN."""
     n_studies = len(set(studies.tolist()))
-    if n_studies < 2:
-        return [None] * len(values)
     starts = range(0, len(values), METHODS_AT_ONCE)
     resampled = [bootstrap(values[i : i + METHODS_AT_ONCE], studies, resamples, seed).resampled for i in starts]
     value = values.mean(axis=1)
@@ -35,7 +52,7 @@ def shared_ranks(
     else:
         error = _spread(np.concatenate(resampled)) * np.sqrt(n_studies / (n_studies - 1))
         p = p_values(*_of_pairs(value, error), n_studies)
-    return _ranks(value, np.concatenate(resampled), p, expanded_level(n_studies), higher_is_better)
+    return _losses(value, np.concatenate(resampled), np.where(counted, p, 1.0), expanded_level(n_studies), higher_is_better)
 
 
 def shared_ranks_redrawn(
@@ -44,7 +61,14 @@ def shared_ranks_redrawn(
     """The same of values that rest on drawn subsets: `means` [n_method, resamples] come from `two_way`, on the same draws."""
     if n_studies < 2:
         return [None] * len(value)
-    return _ranks(value, means, p_values(*_of_pairs(value, _spread(means)), n_studies), LEVEL, higher_is_better)
+    p = p_values(*_of_pairs(value, _spread(means)), n_studies)
+    return (1 + _losses(value, means, p, LEVEL, higher_is_better)).tolist()
+
+
+def _unequal(group: np.ndarray) -> np.ndarray:
+    """[pairs] whether the two are of different groups."""
+    first, second = np.triu_indices(len(group), 1)
+    return group[first] != group[second]
 
 
 def _of_pairs(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,13 +91,12 @@ def _sign_tests(values: np.ndarray) -> np.ndarray:
     return np.array([found[a, b] for a, b in zip(wins[first, second].tolist(), wins[second, first].tolist(), strict=True)])
 
 
-def _ranks(
-    value: np.ndarray, resampled: np.ndarray, p: np.ndarray, level: float, higher_is_better: bool
-) -> list[int | None]:
+def _losses(value: np.ndarray, resampled: np.ndarray, p: np.ndarray, level: float, higher_is_better: bool) -> np.ndarray:
+    """[n_method] how many others are told apart from it as better."""
     first, second = np.triu_indices(len(value), 1)
     certain = np.flatnonzero(p < 1 - LEVEL)
     least, most = np.minimum(resampled.min(axis=1), value), np.maximum(resampled.max(axis=1), value)
-    rank = np.ones(len(value), dtype=int)
+    losses = np.zeros(len(value), dtype=int)
     for start in range(0, len(certain), PAIRS_AT_ONCE):
         pairs = certain[start : start + PAIRS_AT_ONCE]
         a, b = first[pairs], second[pairs]
@@ -82,8 +105,8 @@ def _ranks(
         u, v = a[unsure], b[unsure]
         apart[unsure] = _apart(value[u] - value[v], resampled[u] - resampled[v], level)
         better = (value[a] > value[b]) == higher_is_better
-        np.add.at(rank, np.where(better, b, a)[apart], 1)
-    return rank.tolist()
+        np.add.at(losses, np.where(better, b, a)[apart], 1)
+    return losses
 
 
 def _apart(value: np.ndarray, resampled: np.ndarray, level: float) -> np.ndarray:

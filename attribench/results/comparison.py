@@ -58,6 +58,8 @@ class _Run:
     rows: list[record.Row]
     per_query: pd.DataFrame
     preset: object
+    model: object
+    """The base model's fingerprint."""
 
     @classmethod
     def read(cls, folder: Path, name: str) -> _Run:
@@ -65,7 +67,14 @@ class _Run:
         if not rows:
             raise UsageError(f"{folder}: its record holds no rows; give a run in which a method was run")
         values = over_seeds(record.read_per_query(folder))
-        return cls(name, folder, rows, values[values["tuning"].isin(["", "tuned"])], _preset(folder))
+        manifest = _manifest(folder)
+        values = values[values["tuning"].isin(["", "tuned"])]
+        return cls(name, folder, rows, values, manifest.get("preset"), manifest.get("model"))
+
+    @property
+    def regions(self) -> str:
+        """Which boxes of the pictures its methods attributed."""
+        return ", ".join(sorted({row.region for row in self.rows if row.region})) or "whole pictures"
 
 
 def compare_runs(folders: Sequence[Path], methods: Sequence[str] = (), *, seed: int = 0) -> tuple[list[Compared], list[str]]:
@@ -94,6 +103,10 @@ def compare_runs(folders: Sequence[Path], methods: Sequence[str] = (), *, seed: 
     notes = []
     if any(run.preset != runs[0].preset for run in runs):
         notes.append("The runs' presets differ, hence their models: a difference is one of method and model together.")
+    if any(run.model != runs[0].model for run in runs):
+        notes.append("The runs' base models differ: a difference is one of method and model together.")
+    if len(regions := dict.fromkeys(run.regions for run in runs)) > 1:
+        notes.append(f"The runs attribute different parts of the pictures ({'; '.join(regions)}): a difference is one of these too.")
     redrawn = [one.metric for one in found if record.metric_class(one.metric).n_subsets is not Metric.n_subsets]
     if redrawn:
         notes.append(
@@ -158,9 +171,10 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
-def _preset(folder: Path) -> object:
-    """The protocol's numbers, as the manifest holds them; None without one."""
+def _manifest(folder: Path) -> dict:
+    """What the run says of itself; nothing without a manifest that can be read."""
     try:
-        return json.loads((folder / "manifest.json").read_text())["preset"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        found = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

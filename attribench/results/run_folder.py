@@ -78,6 +78,7 @@ def write_manifest(
             "packages": _packages(),
             "plugins": {entry.plugin.name: entry.plugin.origin for entry in prepared.methods},
             "added metrics": {metric.name: unserved.get(metric.name) for metric in prepared.added},
+            "model": prepared.model,
             "preset": prepared.protocol.preset.model_dump(mode="json"),
             "studies": {plan.id: list(plan.concepts) for plan in prepared.plans},
             "retrainings": prepared.retrainings,

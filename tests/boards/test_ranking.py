@@ -29,6 +29,16 @@ def test_ranks_are_those_of_all_pairs_compared_one_by_one(seed, higher):
     assert len(set(found)) > 3 and found[3] == found[4]
 
 
+def test_what_one_method_lacks_changes_no_rank_among_the_others():
+    values, studies = drawn(2)
+    whole = shared_ranks(values[:10], studies)
+    values[10, ::2], values[11, 5:] = np.nan, np.nan
+    found = shared_ranks(values, studies)
+    expected = ranks(range(12), compare(dict(enumerate(values)), studies))
+    assert found[:11] == [expected[i] for i in range(11)] and found[11] is None
+    assert all(own - alone in (0, 1) for own, alone in zip(found[:10], whole, strict=True))  # 1 where method 10 is better
+
+
 def test_shares_of_studies_are_ranked_by_the_sign_test():
     random = np.random.default_rng(1)
     values = (random.random((6, 40)) < np.array([0.05, 0.1, 0.5, 0.5, 0.9, 1.0])[:, None]).astype(float)

@@ -22,7 +22,7 @@ from .conftest import identity
 def run_folder(tmp_path: Path, per_query: pd.DataFrame):
     """Write a run folder whose values are those of `per_query`, changed."""
 
-    def make(name: str, change=lambda values: values, only: list[str] | None = None, preset: int = 1, **row) -> Path:
+    def make(name: str, change=lambda values: values, only: list[str] | None = None, manifest: dict | None = None, **row) -> Path:
         values = change(per_query.copy())
         if only is not None:
             values = values[values["method"].isin(only)]
@@ -33,7 +33,7 @@ def run_folder(tmp_path: Path, per_query: pd.DataFrame):
         folder = tmp_path / name
         folder.mkdir()
         record.write(rows, values, folder)
-        (folder / "manifest.json").write_text(json.dumps({"preset": preset}))
+        (folder / "manifest.json").write_text(json.dumps({"preset": 1, "model": "tiny"} | (manifest or {})))
         return folder
 
     return make
@@ -80,8 +80,15 @@ def test_the_methods_of_one_run_are_compared_with_each_other(run_folder):
 
 
 def test_runs_of_other_models_say_so(run_folder):
-    _, notes = compare_runs([run_folder("a"), run_folder("b", preset=2)])
+    _, notes = compare_runs([run_folder("a"), run_folder("b", manifest={"preset": 2})])
     assert len(notes) == 1 and "presets differ" in notes[0]
+    _, notes = compare_runs([run_folder("c"), run_folder("d", manifest={"model": "another"})])
+    assert len(notes) == 1 and "base models differ" in notes[0]
+
+
+def test_runs_that_attribute_other_boxes_say_so(run_folder):
+    _, notes = compare_runs([run_folder("whole"), run_folder("left", region="0,0,32,64")])
+    assert len(notes) == 1 and "different parts of the pictures (whole pictures; 0,0,32,64)" in notes[0]
 
 
 def test_a_metric_of_drawn_subsets_is_told_to_be_compared_with_these_subsets(run_folder):

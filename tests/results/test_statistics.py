@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import beta
 
-from attribench.results.statistics import compare, estimate, ranks
+from attribench.results.statistics import bootstrap, compare, estimate, most_coverage, ranks
 from attribench.results.summary import summary
 
 
@@ -160,9 +160,25 @@ def test_holm_multiplies_the_smallest_by_the_number_of_pairs_and_never_falls():
     assert all(d.p_holm >= d.p for d in found)
 
 
-def test_only_queries_that_every_method_has_are_compared():
-    (found,) = compare({"a": [1.0, math.nan, 3.0, 4.0], "b": [0.0, 9.0, math.nan, 3.0]}, list("abcd"))
+def test_a_pair_is_compared_on_the_queries_that_both_have_whatever_others_lack():
+    values = {"a": [1.0, math.nan, 3.0, 4.0], "b": [0.0, 9.0, math.nan, 3.0]}
+    (found,) = compare(values, list("abcd"))
     assert found.value == 1.0
+    (again, *_) = compare(values | {"c": [math.nan, math.nan, math.nan, 1.0]}, list("abcd"))
+    assert (again.value, again.low, again.high, again.p) == (found.value, found.low, found.high, found.p)
+
+
+def test_a_method_without_values_has_no_rank_and_takes_none_from_others():
+    values = {"a": [1.0, 1.1, 1.2, 0.9], "b": [0.1, 0.2, 0.1, 0.0], "c": [math.nan, math.nan, math.nan, 5.0]}
+    assert ranks(values, compare(values, list("abcd"))) == {"a": 1, "b": 2, "c": None}
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_over_few_studies_an_interval_covers_no_more_than_it_is_said_to(n):
+    """Normal effects of the studies; the share of intervals that hold their centre, 0, of 2,000."""
+    values = np.random.default_rng(n).normal(size=(2000, n))
+    found = bootstrap(values, np.array([f"s{i}" for i in range(n)]), 500, 0)
+    assert ((found.low <= 0) & (0 <= found.high)).mean() == pytest.approx(most_coverage(n), abs=0.02)
 
 
 def test_summary_averages_over_method_seeds_first(per_query: pd.DataFrame):
