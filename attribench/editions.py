@@ -96,8 +96,8 @@ def _mini_root(plugin: plugins.Plugin, adapter: type) -> Path:
     root = own() if own is not None else Path(str(files("attribench") / "assets" / "editions" / plugin.name))
     if not root.is_dir():
         raise DatasetError(
-            f"{plugin.name} has no mini edition at {shown(str(root))}; reinstall attribench if it should, "
-            f"or name a folder with --data-root: {_layout(adapter)}"
+            f"{plugin.name} has no mini edition at {shown(str(root))}; name a folder of its pictures with --data-root "
+            f"({_layout(adapter)}), or reinstall attribench if the edition should be there"
         )
     return root
 

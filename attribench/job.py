@@ -203,8 +203,8 @@ def prepare(config: RunConfig) -> Prepared:
                 entry.runs.append(MethodRun.of(study, entry.method, seed, tunes=protocol.tunes))
     prepared = Prepared(
         config=config, dataset=dataset, protocol=protocol, model=known, device=device, plans=plans, studies=studies,
-        methods=methods, added=metrics, truths={plan.id: {} for plan in plans}, store=ArtifactStore(config.store or default_store()),
-        folder=config.out or _new_folder(dataset),
+        methods=methods, added=metrics, truths={plan.id: {} for plan in plans},
+        store=ArtifactStore(config.store or default_store()), folder=config.out or _new_folder(dataset),
     )  # fmt: skip
     _require_own_names(prepared)
     for plan in plans:

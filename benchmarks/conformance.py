@@ -96,7 +96,8 @@ def main() -> None:
         memory = next(verdict.what for verdict in verdicts if verdict.check == "memory")
         faults = [verdict for verdict in verdicts if not verdict.ok]
         bad += bool(faults) or flipped == "NOT CAUGHT"
-        print(f"{name + star:<28}{counts[0]:>7}{counts[1]:>7}{len(faults):>7}  {flipped:<13}{seconds:>8.1f}  {memory}", flush=True)
+        shown = f"{name + star:<28}"
+        print(f"{shown}{counts[0]:>7}{counts[1]:>7}{len(faults):>7}  {flipped:<13}{seconds:>8.1f}  {memory}", flush=True)
         for verdict in faults:
             print(f"    {verdict}", flush=True)
     raise SystemExit(1 if bad else 0)

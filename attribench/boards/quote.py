@@ -19,6 +19,7 @@ from attribench.boards.plot import GROUPS, group_of
 from attribench.boards.standings import Line, Number, Standings, Variant
 from attribench.boards.tables import NOTHING, SELF_REPORTED, markdown_text
 from attribench.errors import UsageError
+from attribench.results.table import warning_of
 from attribench.results.whole_file import whole_file
 
 NONE = "No board is published yet."
@@ -84,6 +85,8 @@ def boards_markdown(all_standings: Sequence[Standings], site: str) -> str:
     rows.append(["*checked*", "", *(_checked(standings) for standings in shown)])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     note = f" {SELF_REPORTED}" if "†" in table else ""
+    warnings = {warning_of([line.numbers[of.name, of.metrics[0]].row for line in of.lines]) for of in firsts if of.lines}
+    note += "".join(f" {warning}" for warning in sorted(warnings) if warning)
     return (
         f"{table}\n\nThe first metric of each board with its 95 % interval over studies, and in brackets the rank: one more than "
         f"the number of methods that are better by more than chance explains, pair by pair; bold where it is 1.{note}\n"

@@ -32,6 +32,8 @@ from attribench.results.table import duration, size
 
 MARKER = ".attribench-site"
 """Tells a folder that may be replaced from one that somebody keeps other files in."""
+NAMED = 5
+"""Methods of rank 1 that the first page names of a board."""
 STRIP = 4
 
 
@@ -244,12 +246,13 @@ def _papers(standings: Standings) -> dict[str, Any] | None:
 def _leaders(standings: Standings) -> dict[str, Any]:
     """The methods of rank 1 in the first variant."""
     if not standings.variants:
-        return {"leaders": [], "headline": ""}
+        return {"leaders": [], "further": 0, "headline": ""}
     variant = standings.variants[0]
     first = (variant.name, variant.metrics[0])
-    leaders = [line for line in variant.lines if line.numbers[first].rank == 1][:5]
+    leaders = [line for line in variant.lines if line.numbers[first].rank == 1]
     return {
-        "leaders": [(line.label, f"methods/{line.method.name}.html") for line in leaders],
+        "leaders": [(line.label, f"methods/{line.method.name}.html") for line in leaders[:NAMED]],
+        "further": len(leaders[NAMED:]),
         "headline": f"{variant.metrics[0]}, {variant.name}",
     }
 

@@ -40,8 +40,16 @@ def _in_our_words(ctx: typer.Context | None = None) -> Iterator[None]:
     except Unreadable as error:
         if not error.format_message():  # without any argument the help was printed, and that is the answer
             raise
-        verb = (ctx and ctx.invoked_subcommand) or ""
-        raise UsageError(f"{_fault(error)} (`{f'attribench {verb}'.strip()} --help` shows what it takes)") from error
+        raise UsageError(f"{_fault(error)} (`{_command(error, ctx)} --help` shows what it takes)") from error
+
+
+def _command(error: Any, ctx: typer.Context | None) -> str:
+    """What was called, with its verbs: "attribench truth import"."""
+    at, verbs = getattr(error, "ctx", None), []
+    while at is not None and at.parent is not None:
+        verbs.insert(0, at.info_name)
+        at = at.parent
+    return " ".join(["attribench", *(verbs or [(ctx and ctx.invoked_subcommand) or ""])]).strip()
 
 
 def _fault(error: Any) -> str:

@@ -23,6 +23,7 @@ def show(path: Path, boards: Path, data_root: Path | None, *, as_json: bool) -> 
     from attribench.results.table import show as show_table
 
     verdict, board = verdict_of(path, Leaderboards(boards), data_root)
+    nowhere = "" if (boards / "boards").is_dir() else f": there are none in {shown(str(boards))}, --boards says where they are"
     if as_json:
         print(json.dumps(_as_json(verdict, board.name if board else None)))
     elif not verdict.accepted:
@@ -31,7 +32,8 @@ def show(path: Path, boards: Path, data_root: Path | None, *, as_json: bool) -> 
     else:
         console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
         show_table(verdict.rows, console)
-        print(f"{shown(str(path))}: {_summary(verdict)}" + (f"; fits the board {board.name}" if board else "; fits no board"))
+        fits = f"fits the board {board.name}" if board else f"fits no board{nowhere}"
+        print(f"{shown(str(path))}: {_summary(verdict)}; {fits}")
     if not verdict.accepted:
         raise SubmissionError(f"{shown(str(path))} is refused ({len(verdict.reasons)} reasons)")
 

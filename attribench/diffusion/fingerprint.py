@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from attribench.errors import ModelError
 
 CONTENT = (".json", ".safetensors", ".txt")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 NOT_CONTENT = ("recipe.json",)
 """How a model was made is beside it, and does not change what it is."""
 
@@ -30,8 +32,10 @@ def fingerprint(reference: str | Path) -> str:
 
 
 def require_layout(reference: str | Path) -> None:
-    """Raises ModelError for a folder that is none of diffusers'; what a hub id holds is known when it is read."""
+    """Raises ModelError for a path that is no folder of diffusers'; what a hub id holds is known when it is read."""
     folder = Path(reference)
+    if not folder.is_dir() and not _HUB_ID.fullmatch(str(reference)):
+        raise ModelError(f"there is no folder {reference}; give a folder in the diffusers layout or a hub id (owner/name)")
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise ModelError(f"{folder} holds no model_index.json; give a folder in the diffusers layout or a hub id")
 

@@ -106,7 +106,8 @@ def compare_runs(folders: Sequence[Path], methods: Sequence[str] = (), *, seed: 
     if any(run.model != runs[0].model for run in runs):
         notes.append("The runs' base models differ: a difference is one of method and model together.")
     if len(regions := dict.fromkeys(run.regions for run in runs)) > 1:
-        notes.append(f"The runs attribute different parts of the pictures ({'; '.join(regions)}): a difference is one of these too.")
+        parts = "; ".join(regions)
+        notes.append(f"The runs attribute different parts of the pictures ({parts}): a difference is one of these too.")
     redrawn = [one.metric for one in found if record.metric_class(one.metric).n_subsets is not Metric.n_subsets]
     if redrawn:
         notes.append(

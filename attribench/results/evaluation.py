@@ -245,6 +245,8 @@ def _shown(
     for contender in contenders:
         run = next(run for run in contender.entry.runs if run.plan.id == plan.id)
         scores = scores_of(prepared, run, "query", contender.candidate).values[number]
+        if (scores == scores[0]).all():  # it ranks nothing, and five pictures would be those of the array's order
+            continue
         top[labels[contender.entry.plugin.name]] = [
             (prepared.dataset.load(plan.rows[i].id), bool(framed[i])) for i in np.argsort(-scores, kind="stable")[:5]
         ]

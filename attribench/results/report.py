@@ -23,7 +23,7 @@ from attribench.confined import shown
 from attribench.results.pictures import FIVE, Shown
 from attribench.results.published import published
 from attribench.results.record import Row
-from attribench.results.table import EDITIONS, NOTHING, TUNING, by_rank, cost_columns, published_what
+from attribench.results.table import EDITIONS, NOTHING, TUNING, by_rank, cost_columns, published_what, warning_of
 from attribench.results.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def _of_rows(rows: Sequence[Row], dataset: Dataset) -> dict[str, Any]:
         "edition": EDITIONS[first.edition],
         "sentence": (
             f"{n_all - n_controls} methods beside {n_controls} controls, "
-            f"{n_studies} {'study' if n_studies == 1 else 'studies'}, {first.split} split, seed {first.seed}, on {first.device}."
+            f"{n_studies} {'study' if n_studies == 1 else 'studies'}, {first.split} split, seed {first.seed}, on {first.device}. "
+            f"{warning_of(rows)}"
         ),
         "tuning": TUNING if any(row.tuning for row in rows) else "",
         "variants": [_variant(name, [row for row in rows if row.variant == name]) for name in names],

@@ -111,6 +111,15 @@ def most_coverage(n_studies: int) -> float:
     return 1 - 2.0 ** (1 - n_studies)
 
 
+def caution(n_studies: int) -> str:
+    """What a reader of intervals over a few studies must know; nothing over six and more, or over one."""
+    most = most_coverage(n_studies)
+    if n_studies < 2 or most > LEVEL:
+        return ""
+    cases = f"{100 * most:.0f} % of cases at most, not 95"
+    return f"Over {n_studies} studies an interval cannot leave their range: it covers in {cases}."
+
+
 def estimate(values: Sequence[float], studies: Sequence[str], *, resamples: int = 2000, seed: int = 0) -> Estimate:
     """Mean of the values [n_query] with its bootstrap interval clustered by study [n_query].
 

@@ -19,8 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from attribench.confined import shown
+from attribench.measurement import Metric
 from attribench.results.published import published
-from attribench.results.record import Row, Standing
+from attribench.results.record import Row, Standing, metric_class
+from attribench.results.statistics import caution
 
 EDITIONS = {
     "mini": "mini edition (64×64 artwork and rendered objects, tiny model): not comparable with the papers",
@@ -44,14 +46,21 @@ def show(rows: Sequence[Row], console: Console) -> None:
         console.print("One study: intervals are of this single model, over its queries and subsets; no rank.")
     elif n_studies == 1:
         console.print("One study: no interval and no rank, since neither means anything over a single model.")
-    elif n_studies in (2, 3):
-        console.print(f"{n_studies} studies: intervals are too short; take at least four.")
+    elif warning := warning_of(rows):
+        console.print(warning)
     if any(row.tuning for row in rows):
         console.print(TUNING, soft_wrap=True)
     for variant in dict.fromkeys(row.variant for row in rows):
         _show_variant(variant, [row for row in rows if row.variant == variant], console)
     _show_reasons(rows, console)
     _show_published(rows[0], console)
+
+
+def warning_of(rows: Sequence[Row]) -> str:
+    """What to know of intervals over a few studies, unless subsets drawn within the studies widen all of them; or nothing."""
+    metrics = {row.metric for row in rows if row.low is not None}
+    alone = any(metric_class(metric).n_subsets is Metric.n_subsets for metric in metrics)
+    return caution(max(row.n_studies for row in rows)) if alone else ""
 
 
 def by_rank(rows: Sequence[Row]) -> list[str]:

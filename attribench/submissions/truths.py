@@ -27,7 +27,7 @@ SUBSETS_LIMIT = 100_000
 SEEDS_LIMIT = 64
 BY_LOOK = ("losses", "squared_errors", "similarities")
 """What is known of each query under each model; NaN where nobody looked."""
-OTHER = "import the board's truth (attribench truth import) and run again"
+OTHER = "import the board's truth (attribench truth import; leaderboards/exports) and run again"
 
 
 def digest_of(truth: Truth) -> str:
