@@ -68,6 +68,8 @@ class RunConfig(pydantic.BaseModel):
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
+            if first["loc"][0] == "workers":  # of two kinds, and pydantic would tell of the first alone
+                raise UsageError(f"--workers {first['input']}: give auto, or a whole number from 0") from error
             raise UsageError(f"{where}={first['input']!r}: {first['msg']}") from error
 
     def to_toml(self) -> str:

@@ -123,8 +123,9 @@ class _Site:
     def _board(self, standings: Standings) -> str:
         variants = [_variant(variant, number) for number, variant in enumerate(standings.variants)]
         return self._page(
-            "board.html", "../", board=_board_facts(standings), variants=variants, groups=GROUPS, papers=_papers(standings)
-        )
+            "board.html", "../", board=_board_facts(standings), variants=variants, groups=GROUPS, papers=_papers(standings),
+            meanings=_meanings(standings),
+        )  # fmt: skip
 
     # ---------------------------------------------------------------------------------- a method
 
@@ -305,14 +306,30 @@ _COSTS = (
 )
 
 
-def _columns(variant: Variant) -> list[dict[str, str]]:
-    directions = {metric: "higher" if higher_is_better(metric) else "lower" for metric in variant.metrics}
+def _meanings(standings: Standings) -> dict[str, str]:
+    """What each metric of a board is, by its name."""
+    return {metric: _meaning(metric) for variant in standings.variants for metric in variant.metrics}
+
+
+def _meaning(metric: str) -> str:
+    """The metric's own first line; of one that is not installed, its name."""
+    plugin = plugins.all_plugins("metric").get(metric.partition("@")[0])
+    try:
+        return plugin.summary if plugin is not None else f"{metric}."
+    except MethodError:
+        return f"{metric}."
+
+
+def _columns(variant: Variant) -> list[dict[str, Any]]:
+    """Their names, what they are sorted as, what they say, and whether the first click puts the largest first."""
+    directions = {metric: "Higher" if higher_is_better(metric) else "Lower" for metric in variant.metrics}
     columns = [("#", "num", "rank by the first metric"), ("method", "text", "name"), ("needs", "text", "what it may touch")]
-    columns += [(metric, "num", f"{metric}; {direction} is better") for metric, direction in directions.items()]
+    columns += [(metric, "num", f"{_meaning(metric)} {direction} is better.") for metric, direction in directions.items()]
     columns += [(name, "num", title) for name, title in _COSTS]
     columns += [("checked", "text", "whether others can recompute it"), ("date", "text", "when the run finished")]
     columns += [("links", "", "")]
-    return [{"name": name, "kind": kind, "title": title} for name, kind, title in columns]
+    falling = {metric for metric, direction in directions.items() if direction == "Higher"}
+    return [{"name": name, "kind": kind, "title": title, "falls": name in falling} for name, kind, title in columns]
 
 
 def _line(line: Line, variant: Variant, ends: tuple[float, float]) -> dict[str, Any]:

@@ -32,7 +32,7 @@
     const isNumber = header.dataset.kind === "num";
     const before = header.getAttribute("aria-sort");
     // A first click on a quality shows the best, on a rank, cost or text the smallest.
-    const falls = before ? before === "ascending" : header.firstElementChild.title.includes("higher is better");
+    const falls = before ? before === "ascending" : "falls" in header.dataset;
     const sign = falls ? -1 : 1;
     const of = (entry) => (isNumber ? entry.numbers[column] : entry.cells[column]);
     const collator = new Intl.Collator("en", { numeric: true });
