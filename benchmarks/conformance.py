@@ -56,7 +56,7 @@ def with_drawn_weights(name: str, folder: Path) -> AttributionMethod:
         return dataclasses.replace(method, encoder=str(folder))
     model = published.architecture()
     if not hasattr(method, "checkpoint"):
-        save_for_hf(model, folder)
+        save_for_hf(model, folder, safe_serialization=True)
         return dataclasses.replace(method, encoder=str(folder))
     torch.save({published.prefix + key: value for key, value in model.state_dict().items()}, folder / "weights.pt")
     return dataclasses.replace(method, checkpoint=str(folder / "weights.pt"))

@@ -23,4 +23,5 @@ class DinoV2(NearestEncoded):
     """
 
     name: ClassVar[str] = "dinov2"
+    memory: ClassVar[int] = 2**31  # ViT-L's weights are 1.2 GB
     by_edition: ClassVar[Mapping[Edition, str]] = {"mini": "dinov2_vitl14_reg", "paper": "dinov2_vitl14_reg"}

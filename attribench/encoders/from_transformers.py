@@ -28,7 +28,9 @@ def unavailable(repository: str, name: str) -> str | None:
 def load(source: str | Path, name: str, device: str, pixels: Pixels | None = None) -> Encoder:
     """The vision model of a repository or folder, and its own image processor unless `pixels` is given."""
     from transformers import AutoImageProcessor, AutoModel
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # ours is the only progress display
     remedy = "take a complete copy of it" if isinstance(source, Path) else _remedy(source)
     with loading(name, remedy):
         model = AutoModel.from_pretrained(source, use_safetensors=True).to(device).eval().requires_grad_(False)

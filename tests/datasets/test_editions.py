@@ -59,7 +59,7 @@ def test_a_root_that_is_not_there_is_one_line_with_the_layout(tmp_path, make, wh
 
 def test_a_missing_mini_edition_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(editions, "files", lambda package: tmp_path)
-    with pytest.raises(DatasetError, match="no mini edition at .*--data-root: dataset.json"):
+    with pytest.raises(DatasetError, match="no mini edition at .*--data-root .dataset.json"):
         editions.open_dataset("customconcept101")
 
 
