@@ -53,11 +53,11 @@ def identity(subject: Subject) -> str:
 def _require_smaller_counts(method: AttributionMethod) -> None:
     """`checked_with` may make a slow method quick and nothing else."""
     by_default = {field.name: field.default for field in dataclasses.fields(method)}
-    own = dataclasses.replace(method, **{name: by_default.get(name) for name in method.checked_with}).resolve("mini")
+    usual = dataclasses.replace(method, **{name: by_default.get(name) for name in method.checked_with}).resolve("mini")
     for name, count in method.checked_with.items():
-        least = getattr(own, name)
-        if type(count) is not int or (isinstance(least, int) and count > least):
-            raise Failed(f"checked_with sets {name} to {count!r}, and it is {least!r} in a run; name smaller counts alone")
+        own = getattr(usual, name)
+        if type(count) is not int or (isinstance(own, int) and count > own):
+            raise Failed(f"checked_with sets {name} to {count!r}, and it is {own!r} in a run; name smaller counts alone")
 
 
 def needs(subject: Subject) -> str:

@@ -59,7 +59,7 @@ class _Run:
     per_query: pd.DataFrame
     preset: object
     model: object
-    """The base model's fingerprint."""
+    """The base model's fingerprint; None of a run whose manifest does not tell."""
 
     @classmethod
     def read(cls, folder: Path, name: str) -> _Run:
@@ -103,7 +103,7 @@ def compare_runs(folders: Sequence[Path], methods: Sequence[str] = (), *, seed: 
     notes = []
     if any(run.preset != runs[0].preset for run in runs):
         notes.append("The runs' presets differ, hence their models: a difference is one of method and model together.")
-    if any(run.model != runs[0].model for run in runs):
+    if len({run.model for run in runs if run.model is not None}) > 1:
         notes.append("The runs' base models differ: a difference is one of method and model together.")
     if len(regions := dict.fromkeys(run.regions for run in runs)) > 1:
         parts = "; ".join(regions)

@@ -84,6 +84,8 @@ def test_runs_of_other_models_say_so(run_folder):
     assert len(notes) == 1 and "presets differ" in notes[0]
     _, notes = compare_runs([run_folder("c"), run_folder("d", manifest={"model": "another"})])
     assert len(notes) == 1 and "base models differ" in notes[0]
+    _, notes = compare_runs([run_folder("e"), run_folder("f", manifest={"model": None})])
+    assert notes == []  # what a run does not tell is no difference
 
 
 def test_runs_that_attribute_other_boxes_say_so(run_folder):
