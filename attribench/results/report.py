@@ -94,7 +94,7 @@ def _of_rows(rows: Sequence[Row], dataset: Dataset) -> dict[str, Any]:
         "title": f"{first.dataset}, {first.protocol}",
         "edition": EDITIONS[first.edition],
         "sentence": (
-            f"{n_all - n_controls} methods beside {n_controls} controls, "
+            f"{n_all - n_controls} {'method' if n_all - n_controls == 1 else 'methods'} beside {n_controls} controls, "
             f"{n_studies} {'study' if n_studies == 1 else 'studies'}, {first.split} split, seed {first.seed}, on {first.device}. "
             f"{warning_of(rows)}"
         ),
