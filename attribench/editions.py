@@ -7,28 +7,13 @@ and is read by the same adapter. A data set plugin from elsewhere ships its own 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 
 from attribench import plugins
-from attribench.confined import read_bytes, shown, some_shown
-from attribench.data import Dataset
+from attribench.data import Dataset, Edition
 from attribench.errors import AttribenchError, DatasetError, UsageError
-from attribench.images import BYTE_LIMIT
-from attribench.interface import Edition
-
-
-class Unusable(DatasetError):
-    """The layout was read, but what it holds is not enough to run on. `dataset` is what was read, to be verified."""
-
-    def __init__(self, message: str, dataset: Dataset) -> None:
-        super().__init__(message, dataset)
-        self.dataset = dataset
-
-    def __str__(self) -> str:
-        return self.args[0]
+from attribench.files.text import shown
 
 
 def open_dataset(
@@ -56,35 +41,8 @@ def open_dataset(
     return _read(plugin, adapter, data_root, "paper")
 
 
-def require_readable(dataset: Dataset, image_ids: Iterable[str], look: Callable[[str], None] = lambda image_id: None) -> None:
-    """Raises DatasetError if any of these pictures cannot be decoded: one line that says why for the first of them.
-
-    A run would stop at it all the same, but only after what it trained until then. `look` is called with each id.
-    """
-    wanted = sorted(set(image_ids))
-    faults: dict[str, Exception] = {}
-    for image_id in wanted:
-        try:
-            dataset.load(image_id)
-        except Exception as error:  # an adapter from elsewhere raises what it likes
-            faults[image_id] = error
-        look(image_id)
-    if not faults:
-        return
-    (first, error), *others = faults.items()
-    known = isinstance(error, DatasetError)
-    why = str(error) if known else f"{shown(first)}: {dataset.name} raised {type(error).__name__}: {shown(str(error))}"
-    more = f" (and {len(others)} more of {len(wanted)}: {some_shown(image_id for image_id, _ in others)})" if others else ""
-    raise DatasetError(f"{why}{more}") from error
 
 
-def fingerprint(dataset: Dataset, image_ids: Iterable[str]) -> str:
-    """sha256 over the ids and the bytes of these images, whatever their order: the key of what is made from them."""
-    digest = hashlib.sha256()
-    for image_id in sorted(set(image_ids)):
-        digest.update(hashlib.sha256(image_id.encode()).digest())
-        digest.update(hashlib.sha256(read_bytes(dataset.root, image_id, BYTE_LIMIT)).digest())
-    return digest.hexdigest()
 
 
 def _layout(adapter: type) -> str:

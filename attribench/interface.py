@@ -22,116 +22,35 @@ imports torch.
 from __future__ import annotations
 
 import enum
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from attribench.data import Edition, Queries, TrainingImages, Trajectory
+from attribench.diffusion.observing import TrainingObserver
 from attribench.errors import MethodError
+from attribench.files.state import State
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
 
     from attribench.diffusion.model import DiffusionModel
-    from attribench.regions import Region
 
-Edition = Literal["mini", "paper"]
-Split = Literal["dev", "test"]
-Role = Literal["fit", "query"]
-"""Of a generated picture: methods may learn from it and are tuned on it ("fit"), or it is held out and reported on."""
 
 
 # ---------------------------------------------------------------------------------- what is studied
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainImage:
-    """A training picture as the training saw it."""
-
-    id: str
-    prompt: str
-    """The training prompt, modifier token included: "photo of a <new1> teddy bear"; of several captions, the first."""
-    caption: str
-    concept: str
-    """Ground truth, "" where the data set has no labels; methods never see it."""
-    further_prompts: tuple[str, ...] = ()
-    """The other captions that training drew from, where a picture has several."""
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """Every text that the picture was trained with, `prompt` first."""
-        return (self.prompt, *self.further_prompts)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerationCase:
-    """A prompt and a noise seed: one picture that the trained model is to generate."""
-
-    id: str
-    prompt: str
-    """With modifier tokens, as the model gets it."""
-    plain_prompt: str
-    """The same with the concepts' class words, as a text encoder that knows no modifier gets it."""
-    seed: int
-    concepts: tuple[str, ...]
-    """Ground truth; methods never see it."""
-    modifiers: tuple[str, ...]
-    """The modifier tokens in the prompt, in order; what a method may know of the concepts."""
-    variant: str
-    """"un-mixed" or "mixed" here; each protocol names its own."""
-    role: Role
-    """"fit": a method may learn from the picture and its attribution table column. "query": held out."""
-    monitored: bool = False
-    """Of a query: its attribution table column is known too, as where the table itself is what is reported on."""
 
 
-class Pictures:
-    """Pictures in a fixed order, decoded when asked for. `ids` is the order of every array made from them."""
-
-    def __init__(self, ids: Sequence[str], loader: Any) -> None:
-        self.ids = tuple(ids)
-        self._load = loader
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Image:
-        return self._load(self.ids[index])
-
-    def __iter__(self) -> Iterator[Image]:
-        return (self[i] for i in range(len(self)))
 
 
-class TrainingImages(Pictures):
-    """The images behind a trained model. No concept label: what groups them is in their prompts.
-
-    Ids are names of rows, for arrays and files; a method that reads a concept out of them is cheating.
-    """
-
-    def __init__(self, images: Sequence[TrainImage], loader: Any) -> None:
-        super().__init__([image.id for image in images], loader)
-        self.prompts = tuple(image.prompt for image in images)
-        """One for each image; where it has several captions, the first."""
-        self.all_prompts = tuple(image.prompts for image in images)
-        """All that each image was trained with: its five captions, say."""
-        self.captions = tuple(image.caption for image in images)
 
 
-class Queries(Pictures):
-    """Generated pictures with their prompts, and the boxes of those that are not attributed as a whole."""
-
-    def __init__(self, cases: Sequence[GenerationCase], loader: Any, regions: Mapping[str, Region] | None = None) -> None:
-        super().__init__([case.id for case in cases], loader)
-        self.regions = tuple((regions or {}).get(case.id) for case in cases)
-        self.prompts = tuple(case.prompt for case in cases)
-        self.plain_prompts = tuple(case.plain_prompt for case in cases)
-        self.modifiers = tuple(case.modifiers for case in cases)
-        self.seeds = tuple(case.seed for case in cases)
-        self.monitored = tuple(case.role == "fit" or case.monitored for case in cases)
 
 
 class Access(enum.Flag):
@@ -169,14 +88,6 @@ class Ensemble:
         return self.checkpoints * self.seeds
 
 
-@dataclass(frozen=True)
-class Trajectory:
-    """How a picture was sampled: at each timestep the model's guess of the clean latent, first to last."""
-
-    timesteps: np.ndarray
-    """[steps] int64, falling."""
-    estimates: np.ndarray
-    """[steps, channels, height, width] float32: predicted x_0, in the latent scale that the UNet is trained in."""
 
 
 class Study(ABC):
@@ -244,80 +155,13 @@ class Study(ABC):
 # ---------------------------------------------------------------------------------------- observing
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingObserver(ABC):
-    """Watches a training without changing it. The fields are the identity, as for a method."""
-
-    version: ClassVar[int] = 1
-    """Raise it when the same fields come to mean another observation."""
-
-    @abstractmethod
-    def start(self, model: DiffusionModel, n_train: int, n_steps: int) -> Watch:
-        """Called once, before the first of `n_steps` optimizer steps, with the model that is about to be trained."""
 
 
-class Watch(ABC):
-    """One observer at one training. It may read the model; it may not touch weights, gradients or the RNG."""
-
-    @abstractmethod
-    def after_step(self, rows: Sequence[int]) -> None:
-        """Called after every optimizer step with the rows (training images) of its batch, in batch order."""
-
-    @abstractmethod
-    def finish(self) -> dict[str, np.ndarray]:
-        """Called once after the last step; the arrays are stored as they are."""
 
 
 # ------------------------------------------------------------------------------------------ methods
 
 
-class State(Mapping[str, np.ndarray]):
-    """Named arrays on disk, one `.npy` each, whole or absent. Reading maps the file, so that nothing big sits in memory."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def _path(self, name: str) -> Path:
-        if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
-            raise MethodError(f"{name!r} cannot name an array: use letters, digits, '.', '-' and '_'")
-        return self._folder / f"{name}.npy"
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-        path = self._path(name)
-        with path.with_suffix(".part").open("wb") as aside:
-            np.save(aside, array, allow_pickle=False)
-        path.with_suffix(".part").replace(path)  # a kill leaves the array of before, or none, and never a half
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        path = self._path(name)
-        if not path.exists():
-            raise KeyError(name)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-
-    def create(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
-        """A new array on disk to be written block by block; opens the one that is there after a kill."""
-        path = self._path(name)
-        if path.exists():
-            return np.load(path, mmap_mode="r+", allow_pickle=False)
-        aside = path.with_suffix(".part")
-        np.lib.format.open_memmap(aside, mode="w+", dtype=dtype, shape=shape)
-        with aside.open("r+b") as file:  # a full disk is an error here, and not a SIGBUS when a block is written
-            os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
-        aside.replace(path)
-        return np.load(path, mmap_mode="r+", allow_pickle=False)
-
-    def __iter__(self) -> Iterator[str]:
-        return (path.stem for path in sorted(self._folder.glob("*.npy")))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes on disk."""
-        return sum(path.stat().st_size for path in self._folder.glob("*.npy"))
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from attribench import __version__, plugins
-from attribench.confined import shown
 from attribench.errors import UsageError
+from attribench.files.text import shown
 
 ENDING = ".template"
 LONGEST = 60

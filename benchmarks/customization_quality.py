@@ -22,14 +22,15 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from attribench import job
+from attribench.cli.progress import listener_for
+from attribench.data.pictures import square
 from attribench.diffusion.model import DiffusionModel
 from attribench.encoders import load_encoder
-from attribench.engine.progress import listener_for
 from attribench.engine.run import execute
-from attribench.images import square
-from attribench.results.statistics import estimate
-from attribench.run_config import RunConfig
+from attribench.run.config import RunConfig
+from attribench.run.places import tiny_model
+from attribench.run.prepare import prepare
+from attribench.statistics.intervals import estimate
 from attribench.study.generated import generated
 
 PENALTY = 1e-2
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--param", action="append", default=[])
     options = parser.parse_args()
     config = RunConfig.gather(None, methods=["random"], dataset=options.dataset, params=options.param)
-    prepared = job.prepare(config)
+    prepared = prepare(config)
     execute([study.pictures for study in prepared.studies.values()], prepared.store, listener=listener_for(False))
     console = Console(width=120)
     console.print(describe())
@@ -67,7 +68,7 @@ def probe(prepared, plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     encoder = load_encoder("clip-tiny")
     images = plan.training.images
     labels = np.array([plan.concepts.index(image.concept) for image in images])
-    model = DiffusionModel.load(job.tiny_model())
+    model = DiffusionModel.load(tiny_model())
     real = [reconstructed(model, square(prepared.dataset.load(image.id), model.resolution)) for image in images]
     features = normalised(encoder.encode_images(real))
     mirrored = normalised(encoder.encode_images(ImageOps.mirror(picture) for picture in real))

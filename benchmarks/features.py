@@ -27,10 +27,11 @@ from rich.table import Table
 from scipy import stats
 
 from attribench import encoders
+from attribench.data import Pictures
 from attribench.editions import open_dataset
 from attribench.encoders.encoder import BATCH, READERS, Encoder
 from attribench.encoders.features import EncoderFeatures
-from attribench.interface import Pictures, State
+from attribench.files.state import State
 
 ASKED = 0.9
 

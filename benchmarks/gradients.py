@@ -26,15 +26,15 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from attribench import job
 from attribench.diffusion import noise
 from attribench.diffusion.model import DiffusionModel
 from attribench.engine.measure import measure
+from attribench.files.state import State
 from attribench.gradients.diffusion import GradientReader, Sample, timesteps_of
 from attribench.gradients.kernels import LAMBDA_GRID, RidgeKernel
 from attribench.gradients.projection import Projection
 from attribench.gradients.store import FeatureStore, FeatureWriter
-from attribench.interface import State
+from attribench.run.places import tiny_model
 
 TIMESTEPS = 10
 EXTRACTIONS = (("cross-attention-kv", 2048, 1.3, 5.0), ("full", 512, 2.0, 10.0))
@@ -67,7 +67,7 @@ def main() -> None:
 
 def extraction(options: argparse.Namespace) -> Table:
     """Seconds a picture of the plain pass, of each projection and of trak's path."""
-    model = DiffusionModel.load(options.model or job.tiny_model(), options.device)
+    model = DiffusionModel.load(options.model or tiny_model(), options.device)
     samples = _samples(model, options.pictures)
     table = Table(title=f"features of one picture, {TIMESTEPS} timesteps")
     for column in ("weights", "path", "ms a picture", "× plain [95 %]", "× faster than trak [95 %]"):

@@ -26,9 +26,9 @@ from attribench.boards.board import Board, Leaderboards, default_experiment
 from attribench.boards.entry import Entry, entry_bytes, entry_of
 from attribench.boards.site import build_site
 from attribench.measurement import Retrained, Truth
-from attribench.results.record import Row
+from attribench.report.record import Row
+from attribench.run.experiment import Planned
 from attribench.submissions.container import pack
-from attribench.submissions.experiment import Planned
 from attribench.submissions.numbers import numbers, values
 from attribench.submissions.pack import members_of
 from attribench.submissions.statement import FORMAT, Method, Statement, Study

@@ -27,13 +27,13 @@ from attribench.diffusion.fingerprint import fingerprint
 from attribench.editions import open_dataset
 from attribench.engine.run import execute
 from attribench.engine.store import ArtifactStore
-from attribench.job import tiny_model
 from attribench.protocols.leave_k_out import LeaveKOut
-from attribench.results.statistics import estimate
-from attribench.study.losses import TakenLosses
+from attribench.run.places import tiny_model
+from attribench.statistics.intervals import estimate
 from attribench.study.plan import StudyPlan
-from attribench.study.retraining import Look, LossMeasure, Part, Retrainings
-from attribench.study.runs import StudySteps
+from attribench.study.retrainings import Look, LossMeasure, Part, Retrainings
+from attribench.study.study_steps import StudySteps
+from attribench.truth.losses import TakenLosses
 
 
 def subjects(root: Path, table: str, key: str) -> dict[str, set[str]]:

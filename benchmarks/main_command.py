@@ -21,7 +21,7 @@ from machine import describe
 from rich.console import Console
 from rich.table import Table
 
-from attribench.results import record
+from attribench.report import record
 
 HELP_RUNS = 7
 

@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from attribench import job
 from attribench.diffusion.customization import customize
 from attribench.diffusion.model import DiffusionModel
 from attribench.diffusion.monitor import ValueMonitor
+from attribench.diffusion.observing import Watch
 from attribench.editions import open_dataset
-from attribench.interface import Watch
 from attribench.protocols.between_concepts import BetweenConcepts
+from attribench.run.places import tiny_model
 
 WARM_UP = 20
 
@@ -90,7 +90,7 @@ def with_token(plan, token: str) -> tuple[str, ...]:
 
 
 def measure(plan, dataset, batch_size: int, trained: bool, prompts: tuple[str, ...], steps: int) -> list[str]:
-    model = DiffusionModel.load(job.tiny_model())
+    model = DiffusionModel.load(tiny_model())
     model.add_modifiers(dict(plan.training.modifiers))
     images = plan.training.images
     epochs = -(-steps // -(-len(images) // batch_size))

@@ -30,13 +30,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from attribench import job
 from attribench.diffusion import noise
 from attribench.diffusion.customization import customize
 from attribench.diffusion.model import DiffusionModel
 from attribench.diffusion.stacked import StackedJob, customize_stacked, memory_per_model, stacked_losses
 from attribench.editions import open_dataset
 from attribench.protocols.between_concepts import BetweenConcepts
+from attribench.run.places import tiny_model
 
 IMAGES = 8
 """Training images of each model, hence steps of an epoch at batch 1."""
@@ -57,7 +57,7 @@ class Bench:
         self.config = replace(plan.training.customization, batch_size=1)
 
     def model(self) -> DiffusionModel:
-        model = DiffusionModel.load(job.tiny_model())
+        model = DiffusionModel.load(tiny_model())
         model.add_modifiers(self.modifiers)
         return model
 

@@ -24,13 +24,13 @@ from rich.progress import Progress
 from rich.table import Table
 from scipy import stats
 
-from attribench import job
 from attribench.diffusion import noise
 from attribench.diffusion.model import DiffusionModel
 from attribench.diffusion.stacked import StackedJob, customize_in_turn, stacked_losses
 from attribench.editions import open_dataset
 from attribench.protocols.lds import Lds
-from attribench.study.retraining import LossMeasure
+from attribench.run.places import tiny_model
+from attribench.study.retrainings import LossMeasure
 
 ROWS = 2500
 """Rows of the network's input in one call: what is looked at in one go."""
@@ -70,7 +70,7 @@ class _World:
         plan = protocol.plans(dataset, model="benchmark", split="test", seed=0, limit=None)[0]
         training = plan.training
         self.cases = plan.roles("query")[:n_queries]
-        self.model = DiffusionModel.load(job.tiny_model())
+        self.model = DiffusionModel.load(tiny_model())
         self.model.add_modifiers(dict(training.modifiers))
         (test, _) = protocol.retrainings(plan)
         whole = StackedJob(training.images, training.seed)

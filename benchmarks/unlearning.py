@@ -36,13 +36,18 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from attribench import job
+import attribench
+from attribench.data import GenerationCase, Queries, TrainImage, TrainingImages
 from attribench.diffusion import noise
 from attribench.diffusion.model import DiffusionModel
-from attribench.engine.progress import Listener
+from attribench.engine.listener import Listener
+from attribench.files.state import State
 from attribench.gradients.diffusion import GradientReader
-from attribench.interface import GenerationCase, Queries, State, Study, TrainImage, TrainingImages
-from attribench.run_config import RunConfig
+from attribench.interface import Study
+from attribench.run.config import RunConfig
+from attribench.run.execute import execute
+from attribench.run.places import tiny_model
+from attribench.run.prepare import prepare
 
 CONCEPTS, PICTURES_OF_A_PROMPT = 5, 2
 MOST_TOGETHER = 4
@@ -143,8 +148,8 @@ class World(Study):
 
 def _world(options: argparse.Namespace, folder: Path) -> tuple[World, Queries]:
     """Pictures of five objects of the mini edition's dev split, and two that the model makes for each of their prompts."""
-    model = DiffusionModel.load(options.model or job.tiny_model(), options.device)
-    dataset = CustomConcept101(Path(job.__file__).parent / "assets" / "editions" / "customconcept101", "mini")
+    model = DiffusionModel.load(options.model or tiny_model(), options.device)
+    dataset = CustomConcept101(Path(attribench.__file__).parent / "assets" / "editions" / "customconcept101", "mini")
     concepts = [concept for concept in dataset.concepts if concept.split == "dev"][:CONCEPTS]
     images = [
         TrainImage(id=record.id, prompt=f"photo of a {concept.class_word}", caption=record.caption, concept=concept.name)
@@ -307,7 +312,7 @@ def choose(options: argparse.Namespace, console: Console) -> None:
                     device=options.device, workers=0, params=[f"{name}={value}" for name, value in params.items()],
                     store=options.store or Path(folder) / "store", out=Path(folder) / f"steps-{steps}",
                 )  # fmt: skip
-                result = job.run(job.prepare(config), Listener())
+                result = execute(prepare(config), Listener())
                 if result.failure is not None:
                     raise result.failure
                 tuning = json.loads((result.folder / "manifest.json").read_text())["tuning"]["unlearning"]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from attribench.confined import confined
+from attribench.data import Edition
 from attribench.errors import DatasetError
-from attribench.interface import Edition
+from attribench.files.confined import confined
 
 from .concept_folders import ConceptFolder, ConceptFolders
 from .edition_tables import EditionTables

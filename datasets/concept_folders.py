@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from attribench.confined import FileFault, is_text, shown, some_shown
-from attribench.data import Concept, ConceptDataset, ImageRecord, Problem
-from attribench.editions import Unusable
+from attribench.data import Concept, ConceptDataset, Edition, ImageRecord, Unusable
+from attribench.data.pictures import picture_ids, problems, read_rgb
 from attribench.errors import DatasetError
-from attribench.images import picture_ids, problems, read_rgb
-from attribench.interface import Edition
+from attribench.files.confined import FileFault, Problem
+from attribench.files.text import is_text, shown, some_shown
 
 from .edition_tables import EditionTables
 from .splits import default_split

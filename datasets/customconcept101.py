@@ -10,10 +10,10 @@ from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
-from attribench.confined import RESTORE, FileFault, confined, fault, read_bytes, read_text, shown
-from attribench.data import Problem
+from attribench.data import Edition
 from attribench.errors import DatasetError
-from attribench.interface import Edition
+from attribench.files.confined import RESTORE, FileFault, Problem, confined, fault, read_bytes, read_text
+from attribench.files.text import shown
 
 from .concept_folders import ConceptFolder, ConceptFolders
 from .edition_tables import EditionTables

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from attribench.confined import fault, read_text
+from attribench.files.confined import fault, read_text
 
 BYTE_LIMIT = 64 * 2**20
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
-from attribench.confined import RESTORE, FileFault, confined, fault, is_text, read_bytes, shown, some_shown
 from attribench.data import (
     MODIFIER,
+    Edition,
     ExemplarDataset,
     ExemplarModel,
     ExemplarSplit,
     PoolImage,
-    Problem,
     SynthesizedPicture,
+    Unusable,
 )
-from attribench.editions import Unusable
-from attribench.images import picture_ids, problems, read_rgb
-from attribench.interface import Edition
+from attribench.data.pictures import picture_ids, problems, read_rgb
+from attribench.files.confined import RESTORE, FileFault, Problem, confined, fault, read_bytes
+from attribench.files.text import is_text, shown, some_shown
 
 from .edition_tables import EditionTables
 from .laion import distractor_folder

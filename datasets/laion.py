@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from attribench.confined import shown
-from attribench.data import Dataset, PoolImage, Problem
-from attribench.editions import Unusable
-from attribench.images import picture_ids, problems, read_rgb
-from attribench.interface import Edition
+from attribench.data import Dataset, Edition, PoolImage, Unusable
+from attribench.data.pictures import picture_ids, problems, read_rgb
+from attribench.files.confined import Problem
+from attribench.files.text import shown
 
 from .edition_tables import EditionTables
 

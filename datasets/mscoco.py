@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, FailFast, Field, Strict, TypeAdapter, ValidationError
 
-from attribench.confined import fault, is_text, read_bytes, shown, some_shown
-from attribench.data import CaptionedDataset, CaptionedImage, Problem, PromptRecord
-from attribench.editions import Unusable
+from attribench.data import CaptionedDataset, CaptionedImage, Edition, PromptRecord, Unusable
+from attribench.data.pictures import picture_ids, problems, read_rgb
 from attribench.errors import DatasetError
-from attribench.images import picture_ids, problems, read_rgb
-from attribench.interface import Edition
+from attribench.files.confined import Problem, fault, read_bytes
+from attribench.files.text import is_text, shown, some_shown
 
 from .edition_tables import prompt_rows
 from .splits import default_split

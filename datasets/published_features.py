@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attribench.confined import confined, fault, file_size
+from attribench.files.confined import confined, fault, file_size
 from attribench.retrieval.exact import Ranks, ranks
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from attribench.interface import Split
+from attribench.data import Split
 
 DEV_SHARE = 0.25
 

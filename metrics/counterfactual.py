@@ -30,8 +30,8 @@ import numpy as np
 
 from attribench.errors import MethodError, UsageError
 from attribench.measurement import Metric, Retrained, Truth
-from attribench.protocols.ordered_removal import is_determined, removals
-from attribench.results.random_curve import RandomCurve
+from attribench.measurement.ordered_removal import is_determined, removals
+from attribench.measurement.random_curve import RandomCurve
 
 THOUSANDTHS = 1000.0
 

@@ -9,7 +9,7 @@ retrained on each, and L is the query's loss under it. With two subsets Spearman
 
 The sign of Eq. 10 is flipped: as printed it correlates attribution with *loss*, so that a good method, whose high half
 gives the lower loss, would have a negative LDS. Ordered halves have g_high ≥ g_low, so the first sign is 1 unless all
-scores are equal. Ties and odd numbers of images: `attribench.protocols.ordered_halves`. A query that a tie cuts twice
+scores are equal. Ties and odd numbers of images: `attribench.measurement.ordered_halves`. A query that a tie cuts twice
 counts as the mean of both cuts (0, ½ or 1); equal losses count as ½. A query whose halves were not retrained is NaN.
 
 Accuracy has a value per query. The share above η and its area are numbers of a whole study: they stand at the study's
@@ -19,7 +19,7 @@ The share above η runs from η = ½, the accuracy of chance, to 1. Its area ove
 mean over studies of max(2 · accuracy − 1, 0), since a study is above η exactly up to its own accuracy.
 
 Chance is that of a method that draws anew for every query: its queries are independent, whatever the losses. A method
-that cannot tell pictures of one prompt apart does better by luck alone: `attribench.results.share_curve` has its null.
+that cannot tell pictures of one prompt apart does better by luck alone: `attribench.measurement.share_curve` has its null.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 
 from attribench.errors import MethodError, UsageError
 from attribench.measurement import Metric, Truth
-from attribench.protocols.ordered_halves import ordered_halves
+from attribench.measurement.ordered_halves import ordered_halves
 
 ROUNDING = 1e-9
 

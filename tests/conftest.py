@@ -14,6 +14,8 @@ from PIL import Image
 
 from attribench import plugins
 
+pytest_plugins = ("noise_pictures", "small_record", "small_study")  # of `fixtures/`: what tests of several folders share
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched at run time
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests that interrupt would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -229,16 +231,17 @@ def run_folder(small_model_folder: Path, tmp_path_factory: pytest.TempPathFactor
 
 def finished_run(model: Path, place: Path, *params: str) -> Path:
     """The same with other parameters; what is in `place` already is not made again."""
-    from attribench import job
-    from attribench.engine.progress import Listener
-    from attribench.run_config import RunConfig
+    from attribench.engine.listener import Listener
+    from attribench.run.config import RunConfig
+    from attribench.run.execute import execute
+    from attribench.run.prepare import prepare
 
     small = [f"between-concepts.{name}={value}" for name, value in SMALL_RUN.items()] + ["shuffled-queries.encoder=clip-tiny"]
     config = RunConfig.gather(
         None, dataset="customconcept101", model=str(model), methods=["pixel"], workers=0, params=[*small, *params],
         store=place / "store", out=place / f"run{len(params)}",
     )  # fmt: skip
-    result = job.run(job.prepare(config), Listener())
+    result = execute(prepare(config), Listener())
     assert result.failure is None
     return result.folder
 
@@ -252,8 +255,8 @@ def other_run_folder(run_folder: Path, small_model_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def experiment(run_folder: Path):
     """What the run did, as a board would define it."""
-    from attribench.run_config import RunConfig
-    from attribench.submissions.experiment import experiment_of
+    from attribench.run.config import RunConfig
+    from attribench.run.experiment import experiment_of
 
     return experiment_of(RunConfig.gather(run_folder / "run.toml"))
 

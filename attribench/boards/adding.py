@@ -7,8 +7,8 @@ from pathlib import Path
 from attribench.boards.board import Board, Leaderboards
 from attribench.boards.entry import Entry, digest_of, entry_bytes, entry_of, read_entry, write_entry
 from attribench.errors import SubmissionError, UsageError
-from attribench.results.truth_folder import arrays_of
-from attribench.results.whole_file import whole_file
+from attribench.files.whole import whole_file
+from attribench.measurement.arrays import arrays_of
 from attribench.submissions.container import Refused, read
 from attribench.submissions.parsing import safetensors_bytes
 from attribench.submissions.statement import read_statement

@@ -25,10 +25,11 @@ import tomli_w
 from attribench import plugins
 from attribench.editions import open_dataset
 from attribench.errors import SubmissionError, UsageError
+from attribench.files.fields import Text
+from attribench.files.whole import whole_file
 from attribench.measurement import Truth
-from attribench.results.whole_file import whole_file
-from attribench.submissions.experiment import Planned, plan
-from attribench.submissions.statement import Digest, Experiment, Text
+from attribench.run.experiment import Experiment, Planned, plan
+from attribench.submissions.statement import Digest
 from attribench.submissions.truths import kept_truths
 
 FOLDER = Path("leaderboards")
@@ -151,7 +152,7 @@ def _question(summary: str) -> str:
 def default_experiment(dataset: str, protocol: str | None, preset: str | None) -> Experiment:
     """The mini edition of a data set under a protocol as it ships."""
     from attribench.diffusion.fingerprint import fingerprint
-    from attribench.job import tiny_model
+    from attribench.run.places import tiny_model
 
     opened = open_dataset(dataset, "mini")
     return Experiment(

@@ -18,10 +18,10 @@ import numpy as np
 
 from attribench import __version__
 from attribench.errors import SubmissionError, UsageError
-from attribench.results.record import Row
-from attribench.results.summary import over_seeds
-from attribench.results.values import by_variant
-from attribench.results.whole_file import whole_file
+from attribench.files.whole import whole_file
+from attribench.report.record import Row
+from attribench.run.measured import by_variant
+from attribench.statistics.summary import over_seeds
 from attribench.submissions.parsing import safetensors_bytes
 from attribench.submissions.statement import Method, Statement
 from attribench.submissions.verify import Standing, Verdict

@@ -22,10 +22,10 @@ import pandas as pd
 
 from attribench.boards.standings import Line, Standings, Variant, higher_is_better
 from attribench.boards.tables import NOTHING, markdown_text, value
-from attribench.results.published import published
-from attribench.results.statistics import LEVEL, Difference, compare, holm
-from attribench.results.table import published_what
-from attribench.results.two_way import compare_redrawn
+from attribench.report.published import published
+from attribench.report.words import published_what
+from attribench.statistics.intervals import LEVEL, Difference, compare, holm
+from attribench.statistics.two_way import compare_redrawn
 
 FLAGGED = "†"
 

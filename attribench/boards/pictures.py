@@ -11,7 +11,7 @@ from typing import get_args
 from PIL import Image
 
 from attribench.data import ConceptDataset, Dataset, ExemplarDataset, ExemplarSplit
-from attribench.images import square
+from attribench.data.pictures import square
 
 SIDE = 64
 SHEET = (12, 5)

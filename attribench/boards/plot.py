@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from attribench.boards.standings import Line, Variant
-from attribench.results.table import duration
+from attribench.report.words import duration
 
 WIDTH, HEIGHT = 760, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 24, 20, 48

@@ -19,8 +19,8 @@ from attribench.boards.plot import GROUPS, group_of
 from attribench.boards.standings import Line, Number, Standings, Variant
 from attribench.boards.tables import NOTHING, SELF_REPORTED, markdown_text
 from attribench.errors import UsageError
-from attribench.results.table import warning_of
-from attribench.results.whole_file import whole_file
+from attribench.files.whole import whole_file
+from attribench.report.words import warning_of
 
 NONE = "No board is published yet."
 _PLACE = re.compile(r"(<!-- (?P<name>boards|papers) -->\n).*?(<!-- /(?P=name) -->)", re.DOTALL)

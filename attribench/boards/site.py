@@ -28,7 +28,7 @@ from attribench.boards.plot import GROUPS, interval_bar, plot
 from attribench.boards.standings import Line, Number, Standings, Variant, higher_is_better
 from attribench.data import Dataset
 from attribench.errors import AttribenchError, MethodError, UsageError
-from attribench.results.table import duration, size
+from attribench.report.words import duration, size
 
 MARKER = ".attribench-site"
 """Tells a folder that may be replaced from one that somebody keeps other files in."""

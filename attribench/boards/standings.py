@@ -16,9 +16,9 @@ import numpy as np
 from attribench import plugins
 from attribench.boards.board import Board
 from attribench.boards.entry import Entry, ShownQuery
-from attribench.boards.ranking import shared_ranks, shared_ranks_redrawn
 from attribench.errors import MethodError
-from attribench.results.record import Row
+from attribench.report.record import Row
+from attribench.statistics.ranking import shared_ranks, shared_ranks_redrawn
 from attribench.submissions.statement import Method, Statement
 from attribench.submissions.verify import Standing
 

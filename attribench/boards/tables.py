@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 
 from attribench.boards.standings import Line, Number, Standings, Variant
-from attribench.results.table import duration, size
+from attribench.report.words import duration, size
 
 NOTHING = "–"
 _LATEX = {character: f"\\{character}" for character in "{}$&#%_"} | {

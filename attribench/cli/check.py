@@ -33,7 +33,7 @@ def check(
     from rich.text import Text
 
     from attribench import plugins
-    from attribench.confined import shown
+    from attribench.files.text import shown
 
     for path in plugin:
         plugins.add_file(path)
@@ -70,7 +70,7 @@ def _configured(found: Plugin, param: list[str]) -> AttributionMethod:
     """The method with its parameters."""
     from attribench import plugins
     from attribench.errors import UsageError
-    from attribench.run_config import parameters
+    from attribench.run.config import parameters
 
     values = parameters(param, {})
     for owner in values:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from attribench.results.comparison import Compared
+    from attribench.report.comparison import Compared
 
 
 def compare(
@@ -24,7 +24,7 @@ def compare(
 
     Example: attribench compare runs/before runs/after
     """
-    from attribench.results.comparison import compare_runs
+    from attribench.report.comparison import compare_runs
 
     found, notes = compare_runs(runs, method)
     for note in notes:
@@ -56,7 +56,7 @@ def _show(found: list[Compared]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from attribench.confined import shown
+    from attribench.files.text import shown
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     for one in found:

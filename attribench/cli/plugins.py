@@ -21,7 +21,7 @@ def show_plugins(
 ) -> None:
     """Show every plugin with its package, version, licence and place, and why one cannot be used."""
     from attribench import plugins
-    from attribench.confined import shown
+    from attribench.files.text import shown
 
     for path in plugin:
         plugins.add_file(path)
@@ -69,7 +69,7 @@ def _show(rows: list[dict[str, str | None]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from attribench.confined import shown
+    from attribench.files.text import shown
 
     table = Table(box=None)
     for column in ("kind", "name", "version", "distribution", "licence", "from", "state"):

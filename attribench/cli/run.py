@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 if TYPE_CHECKING:
-    from attribench.job import Prepared
+    from attribench.run.prepared import Prepared
 
 Opt = typer.Option
 
@@ -43,9 +43,10 @@ def run(
 
     Example: attribench run --method montrage --dataset artchive
     """
-    from attribench import job
     from attribench.cli import screen
-    from attribench.run_config import RunConfig
+    from attribench.run.config import RunConfig
+    from attribench.run.execute import execute
+    from attribench.run.prepare import prepare
 
     config = RunConfig.gather(
         replay,
@@ -53,14 +54,14 @@ def run(
         model=model, split=split, seed=seed, limit=limit, region=region, regions=regions, params=param, plugins=plugin,
         device=device, workers=workers, scheduler=scheduler, store=store, out=out,
     )  # fmt: skip
-    prepared = job.prepare(config)
+    prepared = prepare(config)
     _require_pictures(prepared)
     if dry_run:
         screen.dry_run(prepared, as_json=json)
         return
     screen.announce(prepared, quiet=json)
     try:
-        result = job.run(prepared, screen.listener(as_json=json))
+        result = execute(prepared, screen.listener(as_json=json))
     except KeyboardInterrupt:
         print("attribench: interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -72,7 +73,7 @@ def run(
 def _require_pictures(prepared: Prepared) -> None:
     """Find damaged pictures before anything is trained, and not at the training that comes upon them."""
     from attribench.cli.looking import looking
-    from attribench.editions import require_readable
+    from attribench.data.contents import require_readable
     from attribench.engine.plan import make_plan
 
     if not make_plan(prepared.targets, prepared.store).to_run:

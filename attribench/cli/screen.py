@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from attribench.cli.progress import listener_for
+from attribench.engine.listener import Listener
 from attribench.engine.plan import dry_run as dry_run_rows
-from attribench.engine.progress import Listener, listener_for
-from attribench.results import record as records
-from attribench.results import table
+from attribench.report import record as records
+from attribench.report import table
 
 if TYPE_CHECKING:
-    from attribench.job import Prepared, Result
+    from attribench.run.execute import Result
+    from attribench.run.prepared import Prepared
 
 MINI_NOTICE = (
     "mini edition: openly licensed artwork and rendered objects at 64×64 and a tiny model, shipped with attribench. "

@@ -23,7 +23,7 @@ def submit(
 
     Example: attribench submit runs/artchive-mini-20261122-095137 --by "A. Researcher"
     """
-    from attribench.results.whole_file import whole_file
+    from attribench.files.whole import whole_file
     from attribench.submissions.container import SUFFIX
     from attribench.submissions.pack import added_metrics, submission_of
 

@@ -22,11 +22,11 @@ def export(
 
     Example: attribench truth export runs/lds lds.safetensors
     """
-    from attribench import job
-    from attribench.results import truth_file
-    from attribench.run_config import RunConfig
+    from attribench.run import truth_file
+    from attribench.run.config import RunConfig
+    from attribench.run.prepare import prepare
 
-    prepared = job.prepare(RunConfig.gather(run / "run.toml", store=store))
+    prepared = prepare(RunConfig.gather(run / "run.toml", store=store))
     digest = truth_file.export(prepared, file)
     print(f"{file}: {file.stat().st_size:,} bytes, sha256 {digest}")
 
@@ -45,11 +45,11 @@ def import_(
 
     Example: attribench truth import lds.safetensors run.toml
     """
-    from attribench import job
-    from attribench.results import truth_file
-    from attribench.run_config import RunConfig
+    from attribench.run import truth_file
+    from attribench.run.config import RunConfig
+    from attribench.run.prepare import prepare
 
-    prepared = job.prepare(RunConfig.gather(run, data_root=data_root, model=model, store=store))
+    prepared = prepare(RunConfig.gather(run, data_root=data_root, model=model, store=store))
     n_all, n_new = truth_file.import_(prepared, file)
     print(
         f"{file}: {n_new:,} of its {n_all:,} artifacts stored in {prepared.store.root}, the others were there; "

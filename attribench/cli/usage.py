@@ -53,7 +53,7 @@ def _command(error: Any, ctx: typer.Context | None) -> str:
 
 
 def _fault(error: Any) -> str:
-    from attribench.confined import shown
+    from attribench.files.text import shown
 
     if hasattr(error, "possibilities"):
         options = [name for parameter in error.ctx.command.params for name in parameter.opts if name.startswith("--")]

@@ -19,8 +19,8 @@ def show(path: Path, boards: Path, data_root: Path | None, *, as_json: bool) -> 
 
     from attribench.boards.adding import verdict_of
     from attribench.boards.board import Leaderboards
-    from attribench.confined import shown
-    from attribench.results.table import show as show_table
+    from attribench.files.text import shown
+    from attribench.report.table import show as show_table
 
     verdict, board = verdict_of(path, Leaderboards(boards), data_root)
     nowhere = "" if (boards / "boards").is_dir() else f": there are none in {shown(str(boards))}, --boards says where they are"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 if TYPE_CHECKING:
-    from attribench.data import Dataset, Problem
+    from attribench.data import Dataset
+    from attribench.files.confined import Problem
 
 
 def verify(
@@ -58,10 +59,10 @@ def verify(
 
 
 def _problems(dataset: Dataset) -> list[Problem]:
-    from attribench import images
     from attribench.cli.looking import looking
+    from attribench.data import pictures
 
-    with looking(dataset.n_images) as look, images.watched(look):
+    with looking(dataset.n_images) as look, pictures.watched(look):
         return dataset.verify()
 
 
@@ -70,7 +71,7 @@ def _show(problems: Sequence[Problem]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from attribench.confined import shown
+    from attribench.files.text import shown
 
     if not problems:
         return
@@ -83,7 +84,7 @@ def _show(problems: Sequence[Problem]) -> None:
 
 
 def _summary(dataset: Dataset, problems: Sequence[Problem]) -> str:
-    from attribench.confined import shown
+    from attribench.files.text import shown
 
     number = {0: "no problem", 1: "1 problem"}.get(len(problems), f"{len(problems)} problems")
     return (

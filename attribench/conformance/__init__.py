@@ -13,9 +13,9 @@ from attribench.engine.cluster import clean_sys_path
 
 clean_sys_path()  # before anything imports transformers, since processes are forked from a server that imports this first
 
-from attribench.conformance.checks import CHECKS  # noqa: E402
+from attribench.conformance.checks import CHECKS, Check  # noqa: E402
 from attribench.conformance.subject import Subject, subject  # noqa: E402
-from attribench.conformance.verdict import Check, Verdict  # noqa: E402
+from attribench.conformance.verdict import Verdict  # noqa: E402
 from attribench.conformance.world import World  # noqa: E402
 
 __all__ = ["CHECKS", "Check", "Subject", "Verdict", "World", "subject"]

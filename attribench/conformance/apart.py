@@ -26,10 +26,11 @@ import transformers  # noqa: F401
 
 from attribench.conformance.trial import Trial, global_randomness
 from attribench.conformance.world import Stage
+from attribench.data import GenerationCase
 from attribench.engine.cluster import clean_sys_path, pack
 from attribench.engine.measure import measure
 from attribench.engine.work import one_torch_thread
-from attribench.interface import AttributionMethod, GenerationCase
+from attribench.interface import AttributionMethod
 
 START_SECONDS = 300
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND

@@ -1,9 +1,50 @@
-"""The checks, in the order in which they are shown."""
+"""A named check, and all of them in the order in which they are shown."""
 
 from __future__ import annotations
 
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from attribench.conformance import declared, repeated, scored
-from attribench.conformance.verdict import Check
+from attribench.conformance.subject import Subject
+from attribench.conformance.verdict import Exempt, Failed, NotJudged, Status, Verdict
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check by its name. Calling it gives the verdict on a method; nothing that a method does makes it raise."""
+
+    name: str
+    judge: Callable[[Subject], str]
+    """Returns what was found, or raises Failed, Exempt or NotJudged."""
+
+    @property
+    def about(self) -> str:
+        """What it holds a method to."""
+        return " ".join((inspect.getdoc(self.judge) or "").split())
+
+    def __call__(self, subject: Subject) -> Verdict:
+        start = time.perf_counter()
+        status, what = self._judged(subject)
+        return Verdict(self.name, status, " ".join(what.split()), time.perf_counter() - start)
+
+    def _judged(self, subject: Subject) -> tuple[Status, str]:
+        try:
+            return "passed", self.judge(subject)
+        except Exempt as exempt:
+            return "exempt", str(exempt)
+        except NotJudged as unknown:
+            return "not judged", str(unknown)
+        except Failed as failed:
+            return "failed", str(failed)
+        except Exception as error:  # a stranger's method raises what it likes
+            return "failed", f"it raised {type(error).__name__}: {error}"
+
+    def __str__(self) -> str:
+        return self.name
+
 
 CHECKS: tuple[Check, ...] = (
     Check("identity", declared.identity),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attribench.interface import TrainingObserver, Watch
+from attribench.diffusion.observing import TrainingObserver, Watch
 
 if TYPE_CHECKING:
     from attribench.diffusion.model import DiffusionModel

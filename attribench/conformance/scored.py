@@ -6,8 +6,9 @@ import numpy as np
 
 from attribench.conformance.subject import Subject
 from attribench.conformance.verdict import Exempt, Failed
+from attribench.data import TrainImage
 from attribench.errors import AccessError
-from attribench.interface import Scores, TrainImage
+from attribench.interface import Scores
 
 ROUNDING = 1e-6
 """Of the largest score: closer ones are tied."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from attribench import plugins
+from attribench.attribution.method_run import check as check_declarations
 from attribench.conformance.apart import Report, Task, run_apart
 from attribench.conformance.trial import Trial, global_randomness
 from attribench.conformance.verdict import Failed, NotJudged
@@ -19,7 +20,6 @@ from attribench.conformance.world import Stage, World
 from attribench.engine.work import one_torch_thread
 from attribench.errors import AccessError, Unavailable
 from attribench.interface import AttributionMethod, Scores
-from attribench.study.runs import check as check_declarations
 
 OWN_RANDOMNESS, OTHER_RANDOMNESS = 1, 987
 

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from attribench.attribution.granted import GrantedStudy, Materials
+from attribench.attribution.reading import features_name, reader_name
+from attribench.attribution.shared import SharedStudy
+from attribench.attribution.steps import of_generations, of_queries
 from attribench.conformance.world import Reader, Stage
-from attribench.interface import Access, AttributionMethod, Features, GenerationCase, Queries, Scores, State, Study
-from attribench.study.attribution import features_name, of_generations, of_queries, reader_name
+from attribench.data import GenerationCase, Queries
+from attribench.files.state import State
+from attribench.interface import Access, AttributionMethod, Features, Scores, Study
 from attribench.study.generated import generated
-from attribench.study.granted import GrantedStudy, Materials
-from attribench.study.shared import SharedStudy
 
 if TYPE_CHECKING:
     from attribench.diffusion.model import DiffusionModel

@@ -21,27 +21,21 @@ from typing import Any
 import numpy as np
 
 from attribench import plugins
+from attribench.attribution.granted import Materials
 from attribench.conformance.renumbered import Renumbered
-from attribench.data import ConceptDataset, Dataset
+from attribench.data import ConceptDataset, Dataset, GenerationCase, Queries
+from attribench.data.contents import fingerprint as fingerprint_of_images
 from attribench.diffusion.fingerprint import fingerprint
-from attribench.editions import fingerprint as fingerprint_of_images
+from attribench.diffusion.observing import TrainingObserver
 from attribench.editions import open_dataset
 from attribench.engine.run import execute
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.engine.store import ArtifactStore
 from attribench.errors import MethodError, UsageError
-from attribench.interface import (
-    Access,
-    AttributionMethod,
-    Features,
-    GenerationCase,
-    Queries,
-    TrainingObserver,
-)
+from attribench.interface import Access, AttributionMethod, Features
 from attribench.protocols.between_concepts import BetweenConcepts
 from attribench.study.ensemble import member_inputs, members, train_steps
 from attribench.study.generated import TIMESTEPS, estimates_name, generated, picture_name
-from attribench.study.granted import Materials
 from attribench.study.plan import SharedImages, StudyPlan
 from attribench.study.steps import generate_step, observation_name
 
@@ -68,7 +62,7 @@ class World:
     @classmethod
     def open(cls, store: Path | None = None, *, model: str | Path | None = None, dataset: Dataset | None = None) -> World:
         """The world in a store (the user's own by default), of the tiny model and the first mini edition by default."""
-        from attribench.job import default_store, tiny_model
+        from attribench.run.places import default_store, tiny_model
 
         model, dataset = str(model or tiny_model()), dataset or _first_mini_edition()
         protocol = BetweenConcepts.with_preset("mini", SIZE)

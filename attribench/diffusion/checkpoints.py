@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attribench.diffusion.observing import TrainingObserver, Watch
 from attribench.errors import MethodError
-from attribench.interface import TrainingObserver, Watch
 
 if TYPE_CHECKING:
     from attribench.diffusion.model import DiffusionModel

@@ -20,11 +20,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from attribench.data import TrainImage
 from attribench.diffusion.config import CustomizationConfig
 from attribench.diffusion.model import DiffusionModel
+from attribench.diffusion.observing import Watch
 from attribench.diffusion.samples import Sample, Samples, batches
 from attribench.errors import ModelError
-from attribench.interface import TrainImage, Watch
 
 
 def customize(

@@ -19,9 +19,10 @@ import torch
 from PIL import Image
 from PIL.Image import Transpose
 
+from attribench.data import TrainImage
 from attribench.diffusion.model import DiffusionModel
 from attribench.errors import DatasetError
-from attribench.interface import State, TrainImage
+from attribench.files.state import State
 
 AT_ONCE = 16
 """Pictures, or texts, of a block."""

@@ -25,9 +25,9 @@ from torch import Tensor
 from attribench.diffusion import noise
 from attribench.diffusion.config import FromScratchConfig
 from attribench.diffusion.encodings import Encodings
+from attribench.diffusion.observing import Watch
 from attribench.diffusion.untrained import UntrainedModel
 from attribench.errors import ModelError
-from attribench.interface import Watch
 
 SAVED_EVERY = 300.0
 """Seconds between two states that a killed training can go on from."""

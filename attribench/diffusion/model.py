@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from attribench.data.pictures import square
 from attribench.errors import ModelError
-from attribench.images import square
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -220,7 +220,11 @@ class DiffusionModel:
             report()
             return values
 
-        return sampling_pipeline(self, estimates)(
+        pipeline = sampling_pipeline(
+            self.scheduler.config, estimates, vae=self.vae, text_encoder=self.text_encoder, tokenizer=self.tokenizer,
+            unet=self.unet,
+        )  # fmt: skip
+        return pipeline(
             prompt=list(prompts),
             latents=noise.to(self.device),
             height=self.resolution,

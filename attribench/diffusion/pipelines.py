@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -14,9 +14,6 @@ from transformers.utils import logging as transformers_logging
 from attribench.diffusion.fingerprint import require_layout
 from attribench.diffusion.loading import LOADING
 from attribench.errors import ModelError
-
-if TYPE_CHECKING:
-    from attribench.diffusion.model import DiffusionModel
 
 diffusers_logging.disable_progress_bar()  # ours is the only progress display
 transformers_logging.disable_progress_bar()
@@ -48,15 +45,15 @@ def ddim(config: Any, **changes: Any) -> DDIMScheduler:
     return DDIMScheduler.from_config(config, **changes)
 
 
-def sampling_pipeline(model: DiffusionModel, estimates: list[Tensor] | None) -> StableDiffusionPipeline:
-    """A pipeline of a model's own parts. `estimates` receives the predicted clean latents of each step."""
-    scheduler = _TellingScheduler.from_config(model.scheduler.config)
+def sampling_pipeline(schedule: Any, estimates: list[Tensor] | None, **parts: Any) -> StableDiffusionPipeline:
+    """A pipeline of a model's `parts` under the schedule of this configuration.
+
+    `estimates` receives the predicted clean latents of each step.
+    """
+    scheduler = _TellingScheduler.from_config(schedule)
     scheduler.estimates = [] if estimates is None else estimates
     pipeline = StableDiffusionPipeline(
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        unet=model.unet,
+        **parts,
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,

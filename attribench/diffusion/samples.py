@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attribench.data import TrainImage
+from attribench.data.pictures import square
 from attribench.diffusion import augmentation, noise
 from attribench.diffusion.config import CustomizationConfig
 from attribench.diffusion.model import DiffusionModel
 from attribench.errors import ModelError
-from attribench.images import square
-from attribench.interface import TrainImage
 
 ENCODED_AT_ONCE = 8
 """Augmented pictures that the VAE sees together, so that memory is bounded."""

@@ -20,13 +20,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attribench.data import TrainImage
 from attribench.diffusion.config import CustomizationConfig
 from attribench.diffusion.customization import optimizer_of, require_finite, without_first_token
 from attribench.diffusion.model import DiffusionModel
 from attribench.diffusion.samples import Draw, Sample, Samples, batches
 from attribench.diffusion.stacked_model import StackedModel
 from attribench.errors import ModelError
-from attribench.interface import TrainImage
 
 Report = Callable[[int, int, float], None]
 

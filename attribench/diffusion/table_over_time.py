@@ -10,7 +10,7 @@ import numpy as np
 from annotated_types import Ge
 
 from attribench.diffusion.monitor import ValueMonitor
-from attribench.interface import TrainingObserver, Watch
+from attribench.diffusion.observing import TrainingObserver, Watch
 
 if TYPE_CHECKING:
     from attribench.diffusion.model import DiffusionModel

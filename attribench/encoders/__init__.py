@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from attribench.data import Edition
 from attribench.diffusion.fingerprint import fingerprint as folder_fingerprint
 from attribench.encoders import from_open_clip, from_timm, from_transformers, pixels
 from attribench.encoders.encoder import Encoder
@@ -26,7 +27,6 @@ from attribench.encoders.folders import library_of
 from attribench.encoders.published import PUBLISHED
 from attribench.encoders.weights import file_fingerprint
 from attribench.errors import Unavailable, UsageError
-from attribench.interface import Edition
 
 __all__ = ["CLIP", "DINO", "Encoder", "available", "fingerprint", "load_encoder", "resolve"]
 

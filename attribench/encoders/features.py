@@ -17,8 +17,10 @@ import numpy as np
 from PIL.Image import Image, Transpose
 
 from attribench import encoders
+from attribench.data import Pictures, Queries
 from attribench.errors import MethodError
-from attribench.interface import Features, Pictures, Queries, State, Study
+from attribench.files.state import State
+from attribench.interface import Features, Study
 
 FEATURES, WRITTEN = "features", "features_written"
 

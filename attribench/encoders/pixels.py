@@ -7,9 +7,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from attribench.data.pictures import square
 from attribench.encoders.encoder import Encoder
 from attribench.errors import UsageError
-from attribench.images import square
 
 PIXELS = "pixels/"
 

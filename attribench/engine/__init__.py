@@ -1,8 +1,8 @@
 """Steps, the artifact store, and running the one into the other. Knows nothing of attribution."""
 
+from attribench.engine.listener import Listener
 from attribench.engine.measure import Cost, measure
 from attribench.engine.plan import DryRunRow, Estimate, Plan, dry_run, make_plan
-from attribench.engine.progress import Listener, listener_for
 from attribench.engine.run import execute
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.engine.store import ArtifactStore, DiskFull
@@ -10,5 +10,5 @@ from attribench.engine.work import Outcome
 
 __all__ = [
     "ArtifactStore", "Cost", "DiskFull", "DryRunRow", "Estimate", "Listener", "Outcome", "Plan", "Ref", "Step",
-    "StepContext", "dry_run", "execute", "listener_for", "make_plan", "measure",
+    "StepContext", "dry_run", "execute", "make_plan", "measure",
 ]  # fmt: skip

@@ -15,8 +15,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from attribench.engine.cluster import Workers, connect, pack, perform_on_worker
+from attribench.engine.listener import Listener
 from attribench.engine.plan import Plan, make_plan
-from attribench.engine.progress import Listener
 from attribench.engine.steps import Job, Step
 from attribench.engine.store import ArtifactStore, DiskFull
 from attribench.engine.work import Outcome, perform

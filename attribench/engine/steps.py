@@ -10,7 +10,7 @@
     base = Step("download", download, {"model": "tiny"}, {}, {"folder": None})
     trained = Step("train", train, {"epochs": 3}, {"base": base["folder"]}, {"weights": None})
 
-Each output is one artifact. Its key is a token of the function's qualified name, its version, the
+Each output is one artifact. Its key is a token of the function's name, its version, the
 parameters, the keys of the inputs, the output's name and that output's own identity. So asking one
 training for a further observation (a further output) leaves the key of its weights as it was. Where a
 step handles many things of one kind at once, an input that only one output depends on (`own_inputs`)
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from attribench.engine.claim import Claim
-from attribench.engine.identity import NotHashable, qualified_name, token
+from attribench.engine.identity import NotHashable, key_name, token
 from attribench.engine.store import ArtifactStore
 from attribench.errors import MethodError, UsageError
 
@@ -116,7 +116,7 @@ class Step:
         try:
             base = token(
                 {
-                    "function": qualified_name(self.function),
+                    "function": key_name(self.function),
                     "version": self.version,
                     "params": token(self.params, "params"),
                     "inputs": {name: ref.key for name, ref in self.inputs.items() if name not in own},

@@ -17,8 +17,10 @@ import torch
 from PIL.Image import Image, Transpose
 from torch import Tensor
 
+from attribench.data import Queries
 from attribench.diffusion import noise
 from attribench.diffusion.model import DiffusionModel
+from attribench.files.state import State
 from attribench.gradients.diffusion import GradientReader, Sample, Spacing, timesteps_of
 from attribench.gradients.factors import Factor
 from attribench.gradients.groups import Group
@@ -26,7 +28,7 @@ from attribench.gradients.outputs import OutputFunction
 from attribench.gradients.projection import Projection, Projector
 from attribench.gradients.region import query_mask
 from attribench.gradients.store import FeatureRows, FeatureStore, FeatureWriter, StoreDtype
-from attribench.interface import Access, Ensemble, Features, Queries, State, Study
+from attribench.interface import Access, Ensemble, Features, Study
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ import torch
 from PIL.Image import Transpose
 from torch import Tensor
 
+from attribench.data import Queries
 from attribench.diffusion import noise
 from attribench.diffusion.model import DiffusionModel
 from attribench.errors import MethodError
+from attribench.files.state import State
 from attribench.gradients.curvature import (
     Curvature,
     Diagonal,
@@ -33,7 +35,7 @@ from attribench.gradients.curvature import (
 from attribench.gradients.diffusion import GradientReader, Sample, timesteps_of
 from attribench.gradients.factors import Factor
 from attribench.gradients.groups import Group
-from attribench.interface import Access, Features, Queries, State, Study
+from attribench.interface import Access, Features, Study
 
 ROWS = 32
 """Draws in one pass: their gradients are formed, a layer at a time."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from attribench.errors import MethodError
-from attribench.interface import State
+from attribench.files.state import State
 
 LAMBDA_GRID: tuple[float, ...] = tuple(float(f"{digit}e{power}") for power in range(-2, 7) for digit in (1, 2, 5))
 """{1, 2, 5} × 10^k for k = -2 … 6: the 27 values of D-TRAK's published code."""

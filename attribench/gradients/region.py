@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attribench.data import Queries
+from attribench.data.region import Region
 from attribench.diffusion.model import DiffusionModel
 from attribench.errors import MethodError
-from attribench.interface import Queries
-from attribench.regions import Region
 
 
 def query_mask(queries: Queries, i: int, model: DiffusionModel) -> Tensor | None:

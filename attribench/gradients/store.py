@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from attribench.errors import MethodError
-from attribench.interface import State
+from attribench.files.state import State
 
 StoreDtype = Literal["float32", "float16", "bfloat16"]
 

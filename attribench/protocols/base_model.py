@@ -23,10 +23,9 @@ from __future__ import annotations
 import numpy as np
 from pydantic import PositiveInt
 
-from attribench.data import ExemplarDataset, ExemplarModel
+from attribench.data import ExemplarDataset, ExemplarModel, GenerationCase, Role
 from attribench.diffusion import noise
 from attribench.errors import DatasetError
-from attribench.interface import GenerationCase, Role
 from attribench.protocols.exemplar_studies import ExemplarStudies, ExemplarStudiesPreset
 from attribench.study.plan import SharedImages, StudyPlan
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from attribench.data import ConceptDataset
+from attribench.data import ConceptDataset, Role, Split
 from attribench.diffusion.monitor import ValueMonitor
+from attribench.diffusion.observing import TrainingObserver
 from attribench.diffusion.table_over_time import TableOverTime
-from attribench.interface import Role, Split, TrainingObserver
 from attribench.measurement import Metric, Truth
 from attribench.protocols.between_concepts import BetweenConcepts, BetweenConceptsPreset
 from attribench.protocols.concept_studies import UN_MIXED
@@ -31,7 +31,7 @@ from attribench.study.plan import StudyPlan
 if TYPE_CHECKING:
     import pandas as pd
 
-    from attribench.results.record import Row
+    from attribench.report.record import Row
 
 PICTURE = "recall-over-epochs.png"
 
@@ -98,7 +98,7 @@ class BatchSize(BetweenConcepts):
         per_query: pd.DataFrame,
     ) -> None:  # fmt: skip
         """Supplement Figure 2: recall over the epochs, and the tables of the first study."""
-        from attribench.results.table_plot import GrownTable, table_plot
+        from attribench.report.figures.table_plot import GrownTable, table_plot
 
         grown = [
             GrownTable(

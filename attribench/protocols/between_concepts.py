@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from attribench import plugins
+from attribench.data import Role
 from attribench.diffusion.monitor import ValueMonitor
-from attribench.interface import Role, TrainingObserver
+from attribench.diffusion.observing import TrainingObserver
 from attribench.measurement import Metric
 from attribench.protocols.concept_studies import ConceptStudies, ConceptStudiesPreset, PerVariant
 from attribench.study.plan import StudyPlan

@@ -17,12 +17,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from attribench.data import Concept, ConceptDataset
+from attribench.data import Concept, ConceptDataset, GenerationCase, Split, TrainImage
+from attribench.data.contents import fingerprint
 from attribench.diffusion import noise
 from attribench.diffusion.config import CustomizationConfig, Sampling
-from attribench.editions import fingerprint
 from attribench.errors import DatasetError, Unavailable
-from attribench.interface import GenerationCase, Split, TrainImage
 from attribench.protocols.protocol import Preset, Protocol
 from attribench.study.plan import SharedImages, StudyPlan
 from attribench.study.training import Customization

@@ -26,9 +26,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from attribench.data import MODIFIER, ExemplarDataset, ExemplarModel
-from attribench.editions import fingerprint
-from attribench.interface import GenerationCase, Role, Split
+from attribench.data import MODIFIER, ExemplarDataset, ExemplarModel, GenerationCase, Role, Split
+from attribench.data.contents import fingerprint
 from attribench.protocols.exemplar_studies import MODELS, ExemplarStudies, ExemplarStudiesPreset, without_modifier
 from attribench.study.plan import GivenPictures, SharedImages, StudyPlan
 

@@ -15,12 +15,11 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from attribench import plugins
-from attribench.data import MODIFIER, ExemplarDataset, ExemplarModel, ExemplarSplit
+from attribench.data import MODIFIER, ExemplarDataset, ExemplarModel, ExemplarSplit, GenerationCase, Split, TrainImage
+from attribench.data.contents import fingerprint
 from attribench.diffusion import noise
 from attribench.diffusion.config import CustomizationConfig, Sampling
-from attribench.editions import fingerprint
 from attribench.errors import DatasetError, Unavailable
-from attribench.interface import GenerationCase, Split, TrainImage
 from attribench.measurement import Metric
 from attribench.protocols.protocol import Preset, Protocol
 from attribench.study.plan import Pool, SharedImages, StudyPlan

@@ -27,7 +27,7 @@ from attribench.errors import UsageError
 from attribench.measurement import Metric
 from attribench.protocols.concept_studies import ConceptStudies, ConceptStudiesPreset
 from attribench.study.plan import StudyPlan
-from attribench.study.retraining import LossMeasure, Retrainings
+from attribench.study.retrainings import LossMeasure, Retrainings
 
 
 class LdsPreset(ConceptStudiesPreset):

@@ -32,27 +32,27 @@ from annotated_types import Ge
 from pydantic import Field, PositiveInt
 
 from attribench import plugins
-from attribench.data import CaptionedDataset, CaptionedImage, PromptRecord
+from attribench.attribution.scores import ScoreTable
+from attribench.data import CaptionedDataset, CaptionedImage, GenerationCase, PromptRecord, Split, TrainImage
+from attribench.data.contents import fingerprint
 from attribench.diffusion import noise
 from attribench.diffusion.config import FromScratchConfig, Sampling
-from attribench.editions import fingerprint
 from attribench.errors import DatasetError, UsageError
-from attribench.interface import AttributionMethod, GenerationCase, Split, TrainImage
+from attribench.interface import AttributionMethod
 from attribench.measurement import Metric, Truth
+from attribench.measurement.ordered_removal import is_determined, removals
 from attribench.protocols.caption_words import overlap
-from attribench.protocols.ordered_removal import is_determined, removals
 from attribench.protocols.protocol import Preset, Protocol
-from attribench.study.encoding import Corpus
+from attribench.study.corpus import Corpus
 from attribench.study.plan import StudyPlan
-from attribench.study.retraining import Look, LossMeasure, Part, Retrainings
-from attribench.study.scores import ScoreTable
+from attribench.study.retrainings import Look, LossMeasure, Part, Retrainings
 from attribench.study.training import FromScratch
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from attribench.results.record import Row
-    from attribench.results.regenerated import Regenerated
+    from attribench.report.figures.regenerated import Regenerated
+    from attribench.report.record import Row
 
 VARIANT = "captions"
 CURVE, AGAIN = "random-removal.png", "regenerated.png"
@@ -288,13 +288,13 @@ class LeaveKOut(Protocol):
         per_query: pd.DataFrame,
     ) -> None:  # fmt: skip
         """Figure 3 of the paper."""
-        from attribench.results.removal_plot import removal_plot
+        from attribench.report.figures.removal_plot import removal_plot
 
         removal_plot(folder / CURVE, rows, [truth.retrained for truth in truths.values()])
 
     def draw_again(self, folder: Path, shown: Sequence[Regenerated]) -> None:
         """Figure 4 of the paper: a query of each study."""
-        from attribench.results.regenerated import regenerated_plot
+        from attribench.report.figures.regenerated import regenerated_plot
 
         regenerated_plot(folder / AGAIN, shown)
 

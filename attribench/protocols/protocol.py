@@ -19,19 +19,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pydantic
 
-from attribench.data import Dataset
+from attribench.attribution.scores import ScoreTable
+from attribench.data import Dataset, Role, Split
+from attribench.diffusion.observing import TrainingObserver
 from attribench.errors import Unavailable, UsageError
-from attribench.interface import AttributionMethod, Role, Split, TrainingObserver
+from attribench.interface import AttributionMethod
 from attribench.measurement import Metric, Retrained, Truth
 from attribench.study.plan import SharedImages, StudyPlan
-from attribench.study.retraining import Look, Part, Retrainings
-from attribench.study.scores import ScoreTable
+from attribench.study.retrainings import Look, Part, Retrainings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from attribench.results.record import Row
-    from attribench.results.regenerated import Regenerated
+    from attribench.report.figures.regenerated import Regenerated
+    from attribench.report.record import Row
 
 
 class Preset(pydantic.BaseModel):
@@ -208,7 +209,7 @@ class Protocol(ABC):
         self, folder: Path, plans: Sequence[StudyPlan], truths: Mapping[str, Truth], rows: Sequence[Row],
         per_query: pd.DataFrame,
     ) -> None:  # fmt: skip
-        """Write the protocol's own `pictures`, from the record and the values behind it (`attribench.results.record`).
+        """Write the protocol's own `pictures`, from the record and the values behind it (`attribench.report.record`).
 
         `plans` are those that could be trained; `truths` are of their held-out queries, by study id.
         """

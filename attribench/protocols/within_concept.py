@@ -34,22 +34,21 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from attribench import plugins
-from attribench.data import Concept, ConceptDataset
+from attribench.attribution.scores import ScoreTable
+from attribench.data import Concept, ConceptDataset, GenerationCase, Role, Split
 from attribench.diffusion import noise
 from attribench.errors import DatasetError
-from attribench.interface import GenerationCase, Role, Split
 from attribench.measurement import Metric, Truth
+from attribench.measurement.ordered_halves import ordered_halves
 from attribench.protocols.concept_studies import StudyPreset, images_of, other_concepts, study_plan, tokens_of
-from attribench.protocols.ordered_halves import ordered_halves
 from attribench.protocols.protocol import Protocol
 from attribench.study.plan import SharedImages, StudyPlan
-from attribench.study.retraining import Look, LossMeasure, Part, Retrainings
-from attribench.study.scores import ScoreTable
+from attribench.study.retrainings import Look, LossMeasure, Part, Retrainings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from attribench.results.record import Row
+    from attribench.report.record import Row
 
 MONITORED = "monitored"
 PICTURE = "share-above.png"
@@ -202,8 +201,8 @@ class WithinConcept(Protocol):
         per_query: pd.DataFrame,
     ) -> None:  # fmt: skip
         """Figure 5 of the paper, or with several concepts Figure 1 of its supplement."""
-        from attribench.results.share_curve import null_of_prompts
-        from attribench.results.share_plot import share_plot
+        from attribench.measurement.share_curve import null_of_prompts
+        from attribench.report.figures.share_plot import share_plot
 
         pictures = [list(Counter(case.prompt for case in plan.roles("query")).values()) for plan in plans]
         share_plot(folder / PICTURE, rows, per_query, null_of_prompts(pictures))

@@ -15,8 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from attribench.confined import shown
 from attribench.errors import DatasetError
+from attribench.files.text import shown
 
 DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 HEADER_BYTES = 100 * 2**20

@@ -1,1 +1,1 @@
-"""One trained model and what is made from it: the plan, the steps that carry it out, what a method may see."""
+"""One trained model and what is generated from it: the plan, and the steps that carry it out."""

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from attribench.diffusion import noise
 from attribench.diffusion.checkpoints import Checkpoints, checkpoints
+from attribench.diffusion.observing import TrainingObserver
 from attribench.engine.steps import Ref, Step
-from attribench.interface import Ensemble, State, TrainingObserver
+from attribench.files.state import State
+from attribench.interface import Ensemble
 from attribench.study.plan import StudyPlan
 from attribench.study.steps import WEIGHTS, observation_name, train_step
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from attribench.interface import Queries, Role, Trajectory
+from attribench.data import Queries, Role, Trajectory
 from attribench.study.plan import StudyPlan
 
 TIMESTEPS = "timesteps.npy"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attribench.data import Edition, GenerationCase, Role, Split, TrainImage
+from attribench.data.region import Region
 from attribench.diffusion.config import Sampling
-from attribench.interface import Edition, GenerationCase, Role, Split, TrainImage
-from attribench.regions import Region
 from attribench.study.training import Training
 
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from attribench.data import GenerationCase
+from attribench.diffusion.observing import TrainingObserver, Watch
 from attribench.engine.identity import NotHashable, token
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.errors import MethodError, StoreError
-from attribench.interface import GenerationCase, State, TrainingObserver, Watch
+from attribench.files.state import State
 from attribench.study.blame import blame
 from attribench.study.generated import TIMESTEPS, estimates_name, picture_name
 from attribench.study.plan import StudyPlan

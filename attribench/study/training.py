@@ -13,11 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from attribench.data import TrainImage
 from attribench.diffusion.config import PARAMETERS, CustomizationConfig, FromScratchConfig
+from attribench.diffusion.observing import Watch
 from attribench.engine.identity import token
 from attribench.engine.steps import Ref
-from attribench.interface import State, TrainImage, Watch
-from attribench.study.encoding import ENCODINGS, Corpus, encode_step
+from attribench.files.state import State
+from attribench.study.corpus import ENCODINGS, Corpus, encode_step
 
 if TYPE_CHECKING:
     from PIL.Image import Image

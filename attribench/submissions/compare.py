@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from attribench.results.record import Row
+from attribench.report.record import Row
 
 TOLERANCE = 1e-9
 """Absolute, and relative to the number: what another machine's sums may differ by."""

@@ -21,6 +21,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from attribench.files.fields import WORD_FORM
+
 SUMS = "SHA256SUMS"
 STATEMENT = "submission.json"
 RECORD = "record.parquet"
@@ -30,11 +32,9 @@ SUFFIX = ".submission.zip"
 FILE_LIMIT = 512 * 2**20
 MEMBER_LIMIT = 128 * 2**20
 MEMBERS_LIMIT = 20_000
-_WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 NAME = re.compile(
-    rf"{SUMS}|submission\.json|record\.parquet|per_query\.parquet|(scores/{_WORD}|truth)/{_WORD}\.safetensors"
+    rf"{SUMS}|submission\.json|record\.parquet|per_query\.parquet|(scores/{WORD_FORM}|truth)/{WORD_FORM}\.safetensors"
 )
-WORD = re.compile(_WORD)
 _END = struct.Struct("<4s4H2LH")
 """A zip's last record: signature, disk numbers, entries here, entries, bytes and offset of the directory, comment."""
 _ENTRY = 46

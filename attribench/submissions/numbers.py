@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from attribench.measurement import Metric, Truth
-from attribench.results.summary import summary
-from attribench.results.two_way import TwoWay
-from attribench.results.values import measured_on, query_rows, variants_of
-from attribench.submissions.experiment import Planned
+from attribench.run.experiment import Planned
+from attribench.run.measured import measured_on, query_rows, variants_of
+from attribench.statistics.summary import summary
+from attribench.statistics.two_way import TwoWay
 from attribench.submissions.statement import Method
 
 ScoresOf = Mapping[tuple[str, str, int], np.ndarray]

@@ -14,17 +14,18 @@ import pandas as pd
 from pydantic_core import to_jsonable_python
 
 from attribench import __version__, plugins
+from attribench.attribution.scores import read_scores
 from attribench.errors import AttribenchError, UsageError
 from attribench.interface import Access
 from attribench.measurement import Truth
-from attribench.results import record
-from attribench.results.truth_folder import arrays_of, file_name
-from attribench.results.values import variants_of
-from attribench.run_config import RunConfig
-from attribench.study.scores import read_scores
+from attribench.measurement.arrays import arrays_of
+from attribench.report import record
+from attribench.run.config import RunConfig
+from attribench.run.experiment import Planned, experiment_of, plan
+from attribench.run.measured import variants_of
+from attribench.run.truths import file_name
 from attribench.submissions.compare import differences
 from attribench.submissions.container import PER_QUERY, RECORD, STATEMENT, Refused, pack
-from attribench.submissions.experiment import Planned, experiment_of, plan
 from attribench.submissions.numbers import ScoresOf, numbers, values
 from attribench.submissions.parsing import parquet_bytes, safetensors_bytes
 from attribench.submissions.statement import FORMAT, Method, Statement, Study, score_member, truth_member

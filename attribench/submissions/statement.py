@@ -2,67 +2,40 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from attribench.interface import Edition, Split
-from attribench.submissions.container import WORD, Refused
+from attribench.files.fields import Strict, Text, Word
+from attribench.run.experiment import Experiment
+from attribench.submissions.container import Refused
 from attribench.submissions.parsing import json_of
 
 FORMAT = "attribench submission 1"
 ACCESS = ("gradients", "checkpoints", "training", "trajectory")
 
 
-def _printable(text: str) -> str:
-    if any(unicodedata.category(character) in ("Cc", "Cs", "Cf", "Co", "Zl", "Zp") for character in text):
-        raise ValueError("holds characters that cannot be shown")
-    return text
 
 
-def _word(text: str) -> str:
-    if not WORD.fullmatch(text) or ".." in text:
-        raise ValueError("is no plain name: use letters, digits, '.', '-' and '_'")
-    return text
 
 
-Text = Annotated[str, Field(max_length=300), AfterValidator(_printable)]
-Word = Annotated[str, AfterValidator(_word)]
 Link = Annotated[str, Field(max_length=300, pattern=r"^https?://[A-Za-z0-9.-]+(:\d+)?(/[^\s<>\"'`\\]*)?$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Scalar = str | int | float | bool | None
 
 
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Experiment(_Strict):
-    """What has to be repeated to get the same studies: all of a run's configuration that is not a method's."""
-
-    dataset: Word
-    edition: Edition
-    protocol: Word
-    preset: Word
-    overrides: Annotated[dict[Text, Scalar | tuple[Scalar, ...]], Field(max_length=64)] = {}
-    """Of the preset; a verifier follows them only where a board has the same."""
-    split: Split = "test"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    limit: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    model: Text
-    """Fingerprint of the base model."""
 
 
-class Study(_Strict):
+class Study(Strict):
     """One study: digests of the plan that was followed and of the truth that was held against."""
 
     plan: Digest
     truth: Digest
 
 
-class Method(_Strict):
+class Method(Strict):
     """One method with its hyper-parameters, and where it came from."""
 
     name: Word
@@ -79,7 +52,7 @@ class Method(_Strict):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1, max_length=64)]
 
 
-class Statement(_Strict):
+class Statement(Strict):
     """All of submission.json."""
 
     format: Literal["attribench submission 1"]

@@ -16,11 +16,11 @@ import numpy as np
 
 from attribench.errors import UsageError
 from attribench.measurement import Retrained, Truth
+from attribench.measurement.arrays import TABLE, arrays_of, truth_from
 from attribench.protocols.protocol import Protocol
-from attribench.results.truth_folder import TABLE, arrays_of, truth_from
+from attribench.run.experiment import Planned
 from attribench.study.plan import StudyPlan
 from attribench.submissions.container import MEMBER_LIMIT, Refused
-from attribench.submissions.experiment import Planned
 from attribench.submissions.parsing import tensors_of
 
 SUBSETS_LIMIT = 100_000

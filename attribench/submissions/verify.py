@@ -15,17 +15,17 @@ import numpy as np
 import pandas as pd
 
 from attribench import __version__, plugins
-from attribench.confined import shown
 from attribench.errors import AttribenchError
+from attribench.files.text import shown
 from attribench.measurement import Truth
-from attribench.results import record
-from attribench.results.controls import check_controls
+from attribench.report import record
+from attribench.run.experiment import Experiment, Planned, plan
+from attribench.statistics.controls import check_controls
 from attribench.submissions.compare import differences, query_differences
 from attribench.submissions.container import PER_QUERY, RECORD, STATEMENT, Refused, read
-from attribench.submissions.experiment import Planned, plan
 from attribench.submissions.numbers import Values, numbers, resting_on, values
 from attribench.submissions.parsing import table_of, tensors_of
-from attribench.submissions.statement import Experiment, Method, Statement, read_statement, score_member, truth_member
+from attribench.submissions.statement import Method, Statement, read_statement, score_member, truth_member
 from attribench.submissions.truths import digest_of, known_part, read_truth
 
 SHOWN_REASONS = 20

@@ -26,14 +26,15 @@ from torch import Tensor
 
 from attribench import encoders
 from attribench.data import ExemplarDataset, ExemplarModel
-from attribench.editions import fingerprint, open_dataset
+from attribench.data.contents import fingerprint
+from attribench.editions import open_dataset
 from attribench.encoders.encoder import Encoder
-from attribench.interface import Pictures
+from attribench.data import Pictures
 from attribench.methods.abc import SHIPPED
 from attribench.methods.abc.calibrator import Calibrator
 from attribench.methods.abc.heads import Heads
 from attribench.methods.abc.training import Group, Schedule, train_heads
-from attribench.results.statistics import bootstrap
+from attribench.statistics.intervals import bootstrap
 
 TEMPERATURES = (0.05, 0.1, 0.2, 0.5, 1.0)
 ORTHOGONALITIES = (0.0, 0.1, 1.0, 10.0)

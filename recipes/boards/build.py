@@ -26,8 +26,8 @@ from pathlib import Path
 from attribench.boards.board import Board, Leaderboards, default_experiment
 from attribench.boards.entry import digest_of, read_entry
 from attribench.errors import AttribenchError, SubmissionError
-from attribench.results import record
-from attribench.results.run_folder import RESULTS
+from attribench.report import record
+from attribench.run.folder import RESULTS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BOARDS = ROOT / "leaderboards"

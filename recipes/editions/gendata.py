@@ -280,8 +280,8 @@ def _customized(diffusion, found: Sequence[Model], out: Path, work: Path) -> dic
     from attribench.diffusion.config import CustomizationConfig
     from attribench.diffusion.fingerprint import fingerprint
     from attribench.diffusion.stacked import StackedJob, customize_in_turn
-    from attribench.images import read_rgb
-    from attribench.interface import TrainImage
+    from attribench.data.pictures import read_rgb
+    from attribench.data import TrainImage
     from attribench.protocols.exemplar_studies import customization_seed
 
     base, folders, jobs = fingerprint(ASSETS / "tiny"), {}, {}

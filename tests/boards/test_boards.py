@@ -12,8 +12,8 @@ from attribench.boards.board import Leaderboards
 from attribench.boards.entry import digest_of, entry_bytes, read_entry
 from attribench.boards.standings import Standings
 from attribench.errors import SubmissionError, UsageError
-from attribench.results import record
-from attribench.results.statistics import compare, ranks
+from attribench.report import record
+from attribench.statistics.intervals import compare, ranks
 
 
 def test_a_board_is_named_by_edition_protocol_and_version_and_defined_once(leaderboards, experiment):

@@ -11,7 +11,7 @@ from attribench.boards.adding import entries_of
 from attribench.boards.papers import beside_papers, disagreements, papers_markdown, summary
 from attribench.boards.site import build_site
 from attribench.boards.standings import Standings
-from attribench.results.published import published
+from attribench.report.published import published
 
 VARIANT = "un-mixed"
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attribench import job
-from attribench.engine.progress import Listener
+from attribench.engine.listener import Listener
 from attribench.errors import UsageError
-from attribench.results import record
-from attribench.run_config import RunConfig
+from attribench.report import record
+from attribench.run.config import RunConfig
+from attribench.run.execute import Result, execute
+from attribench.run.prepare import prepare
 
 METRICS = '''
 from dataclasses import dataclass
@@ -70,16 +71,16 @@ def options(small_options: dict, tmp_path_factory) -> dict:
 
 
 @pytest.fixture(scope="module")
-def result(options: dict) -> job.Result:
-    return job.run(job.prepare(RunConfig.gather(None, **options)), Listener())
+def result(options: dict) -> Result:
+    return execute(prepare(RunConfig.gather(None, **options)), Listener())
 
 
 @pytest.fixture(scope="module")
-def without(options: dict, result: job.Result) -> job.Result:
+def without(options: dict, result: Result) -> Result:
     """The same run without added metrics; its steps are in the store."""
     params = [param for param in options["params"] if not param.startswith(("recall.", "top_"))]
     plain = options | {"metrics": [], "params": params, "out": options["out"].with_name("without")}
-    return job.run(job.prepare(RunConfig.gather(None, **plain)), Listener())
+    return execute(prepare(RunConfig.gather(None, **plain)), Listener())
 
 
 def test_added_metrics_have_rows_with_chance_and_ceiling(result):
@@ -112,7 +113,7 @@ def test_the_protocols_own_metric_comes_once(result):
 def test_run_toml_holds_the_metrics(result, options):
     config = RunConfig.gather(result.folder / "run.toml", out=options["out"].with_name("again"))
     assert config.metrics == ASKED
-    again = job.run(job.prepare(config), Listener())
+    again = execute(prepare(config), Listener())
     assert record.read(again.folder) == record.read(result.folder)
 
 
@@ -137,7 +138,7 @@ WRONG = {
 def test_a_metric_that_cannot_be_is_one_line(options, case):
     change, hint = WRONG[case]
     with pytest.raises(UsageError, match=hint.replace("?", r"\?")):
-        job.prepare(RunConfig.gather(None, **options | {"out": Path("nowhere")} | change))
+        prepare(RunConfig.gather(None, **options | {"out": Path("nowhere")} | change))
 
 
 def test_two_metrics_of_one_name_are_refused(options, tmp_path):
@@ -149,4 +150,4 @@ def test_two_metrics_of_one_name_are_refused(options, tmp_path):
     )
     changed = options | {"plugins": [tmp_path / "same.py"], "metrics": ["mine"], "params": options["params"][:-2]}
     with pytest.raises(UsageError, match="two different metrics are called 'recall@5'"):
-        job.prepare(RunConfig.gather(None, **changed))
+        prepare(RunConfig.gather(None, **changed))

@@ -1,4 +1,4 @@
-"""The gradient family through the whole job: shared readings, ensembles, trajectories, three rows for what is tuned."""
+"""The gradient family through the whole run: shared readings, ensembles, trajectories, three rows for what is tuned."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attribench import job
-from attribench.engine.progress import Listener
-from attribench.run_config import RunConfig
-from attribench.study.scores import read_scores
+from attribench.attribution.scores import read_scores
+from attribench.engine.listener import Listener
+from attribench.run.config import RunConfig
+from attribench.run.execute import Result, execute
+from attribench.run.prepare import prepare
 
 METHODS = ["trak", "d-trak", "journey-trak", "grad-dot", "grad-cos", "tracin", "relative-influence",
            "renormalized-influence", "das", "datainf"]  # fmt: skip
@@ -19,14 +20,14 @@ SMALL = ("timesteps=2", "projection_dim=64")
 COUNTS = [f"{name}.{field}" for name in METHODS for field in SMALL] + ["tracin.checkpoints=2", "datainf.factor_dim=8"]
 
 
-def gradient_run(options: dict, folder: Path, methods: list[str], params=(), name: str = "run", **others) -> job.Result:
+def gradient_run(options: dict, folder: Path, methods: list[str], params=(), name: str = "run", **others) -> Result:
     given = options | others | {"params": [*options["params"], *params]}
     config = RunConfig.gather(None, methods=methods, store=folder / "store", out=folder / name, **given)
-    return job.run(job.prepare(config), Listener())
+    return execute(prepare(config), Listener())
 
 
 @pytest.fixture(scope="module")
-def everything(small_options, tmp_path_factory) -> job.Result:
+def everything(small_options, tmp_path_factory) -> Result:
     return gradient_run(small_options, tmp_path_factory.mktemp("gradients"), METHODS, COUNTS)
 
 

@@ -1,4 +1,4 @@
-"""The main job on a small world: one table, the same scores however it is run, nothing done twice."""
+"""The main run on a small world: one table, the same scores however it is run, nothing done twice."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attribench import job
-from attribench.engine.progress import Listener
+from attribench.attribution.scores import read_scores
+from attribench.engine.listener import Listener
 from attribench.errors import ControlError
-from attribench.results import record
-from attribench.run_config import RunConfig
-from attribench.study.scores import read_scores
+from attribench.report import record
+from attribench.run.config import RunConfig
+from attribench.run.execute import Result, execute
+from attribench.run.prepare import prepare
 
 METHODS = ["montrage", "clip-image", "pixel"]
 ENCODERS = ["montrage.encoder=clip-tiny", "clip-image.encoder=clip-tiny"]
@@ -40,10 +41,10 @@ def options(small_options: dict) -> dict:
     return small_options | {"methods": METHODS, "params": [*small_options["params"], *ENCODERS]}
 
 
-def run(options: dict, tmp_path: Path, name: str = "run", store: str = "store", **more) -> tuple[job.Result, Heard]:
+def run(options: dict, tmp_path: Path, name: str = "run", store: str = "store", **more) -> tuple[Result, Heard]:
     heard = Heard()
     config = RunConfig.gather(None, **(options | {"store": tmp_path / store, "out": tmp_path / name} | more))
-    return job.run(job.prepare(config), heard), heard
+    return execute(prepare(config), heard), heard
 
 
 def all_scores(folder: Path) -> dict[str, np.ndarray]:
@@ -52,7 +53,7 @@ def all_scores(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def first(options, tmp_path_factory) -> tuple[Path, job.Result, Heard]:
+def first(options, tmp_path_factory) -> tuple[Path, Result, Heard]:
     """One run that several tests look at."""
     folder = tmp_path_factory.mktemp("job")
     return (folder, *run(options, folder, workers="auto"))
@@ -109,7 +110,7 @@ def test_a_run_toml_does_the_same_again(first):
     folder, result, _ = first
     config = RunConfig.gather(result.folder / "run.toml", out=folder / "replayed", params=[])
     heard = Heard()
-    replayed = job.run(job.prepare(config), heard)
+    replayed = execute(prepare(config), heard)
     assert set(heard.statuses.values()) == {"cached"}
     assert record.read(replayed.folder) == record.read(result.folder)
 
@@ -184,6 +185,6 @@ def test_a_metric_that_is_off_fails_the_run(options, tmp_path, monkeypatch):
 def test_limit_keeps_what_methods_learn_from(options, tmp_path):
     config = RunConfig.gather(None, **options, limit=2, store=tmp_path / "store")
     whole = RunConfig.gather(None, **options, store=tmp_path / "store")
-    for limited, full in zip(job.prepare(config).plans, job.prepare(whole).plans, strict=True):
+    for limited, full in zip(prepare(config).plans, prepare(whole).plans, strict=True):
         assert limited.roles("fit") == full.roles("fit")
         assert [case.variant for case in limited.roles("query")] == ["un-mixed"] * 2 + ["mixed"] * 2

@@ -11,15 +11,19 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from attribench import job
 from attribench.cli import screen
 from attribench.diffusion import stacked
+from attribench.engine.listener import Listener
 from attribench.engine.plan import make_plan
-from attribench.engine.progress import Listener
+from attribench.engine.work import Outcome
 from attribench.errors import ModelError, StoreError, UsageError
-from attribench.results import record, truth_file
-from attribench.results.values import truths_of
-from attribench.run_config import RunConfig
+from attribench.report import record
+from attribench.run import truth_file
+from attribench.run.config import RunConfig
+from attribench.run.execute import Result, execute
+from attribench.run.outcomes import truths_of
+from attribench.run.prepare import prepare
+from attribench.run.prepared import Prepared
 
 SMALL = {
     "n_concepts": 2, "n_studies": 2, "images_per_concept": 3, "templates": 2, "fit_pictures": 1, "method_seeds": "[4, 16]",
@@ -42,7 +46,7 @@ def with_tuning(options: dict) -> dict:
     return options | {"methods": ["pixel", "d-trak"], "params": [*options["params"], *small]}
 
 
-def run(options: dict, folder, name: str, **more) -> tuple[job.Result, dict[str, list[str]]]:
+def run(options: dict, folder, name: str, **more) -> tuple[Result, dict[str, list[str]]]:
     """The result, and by kind of step what was made."""
 
     class Heard(Listener):
@@ -55,7 +59,7 @@ def run(options: dict, folder, name: str, **more) -> tuple[job.Result, dict[str,
 
     heard = Heard()
     config = RunConfig.gather(None, **(options | {"store": folder / "store", "out": folder / name} | more))
-    return job.run(job.prepare(config), heard), heard.made
+    return execute(prepare(config), heard), heard.made
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +94,7 @@ def test_every_method_and_control_has_an_lds_with_interval_and_ceiling(first):
 def test_dev_and_test_share_neither_queries_nor_subsets(first):
     _, result, _ = first
     prepared = result.prepared
-    outcomes = {step: job.Outcome("cached") for step in prepared.targets}
+    outcomes = {step: Outcome("cached") for step in prepared.targets}
     dev, test = (truths_of(prepared, outcomes, role) for role in ("fit", "query"))
     for plan in prepared.plans:
         assert not set(dev[plan.id].query_ids) & set(test[plan.id].query_ids)
@@ -121,7 +125,7 @@ def test_the_losses_lie_in_open_files(first):
 
 
 def test_a_dry_run_says_what_retraining_may_cost(options, tmp_path, capsys):
-    prepared = job.prepare(RunConfig.gather(None, **options | {"store": tmp_path / "store"}))
+    prepared = prepare(RunConfig.gather(None, **options | {"store": tmp_path / "store"}))
     screen.dry_run(prepared, as_json=False)
     shown = capsys.readouterr().out
     assert "retrain" in shown
@@ -139,7 +143,7 @@ def test_a_later_method_retrains_nothing(first, with_tuning):
 
 
 def test_without_anything_to_tune_no_dev_subset_is_trained(options, tmp_path):
-    prepared = job.prepare(RunConfig.gather(None, **options | {"store": tmp_path / "store"}))
+    prepared = prepare(RunConfig.gather(None, **options | {"store": tmp_path / "store"}))
     n_models = sum(
         len(step.outputs) for step in make_plan(prepared.targets, prepared.store).to_run if step.name == "retrain"
     )
@@ -161,17 +165,17 @@ def test_a_training_that_diverges_fails_every_row_and_keeps_the_scores(options, 
 def test_too_few_subsets_say_so(options):
     few = options | {"params": [*options["params"], "lds.n_subsets=3"]}
     with pytest.raises(UsageError, match="greater than or equal to 4"):
-        job.prepare(RunConfig.gather(None, **few))
+        prepare(RunConfig.gather(None, **few))
     many = options | {"params": [*options["params"], "lds.n_subsets=40"]}
     with pytest.raises(UsageError, match="only 20 subsets of 3"):
-        job.prepare(RunConfig.gather(None, **many))
+        prepare(RunConfig.gather(None, **many))
 
 
 # ------------------------------------------------------------------------------------ export, import
 
 
-def prepared_in(options: dict, store, **more) -> job.Prepared:
-    return job.prepare(RunConfig.gather(None, **options | {"store": store} | more))
+def prepared_in(options: dict, store, **more) -> Prepared:
+    return prepare(RunConfig.gather(None, **options | {"store": store} | more))
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +335,7 @@ def test_the_verbs_say_what_they_did(first, attribench, tmp_path):
 
 def test_the_run_is_a_submission_whose_numbers_are_found_again(first, options, tmp_path):
     """A tuned method and a truth of retrained models: self-reported by itself, verified where the truth is kept."""
-    from attribench.submissions.experiment import experiment_of
+    from attribench.run.experiment import experiment_of
     from attribench.submissions.pack import submission_of
     from attribench.submissions.truths import kept_truths
     from attribench.submissions.verify import verify

@@ -12,13 +12,16 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from attribench import job
 from attribench.cli import screen
-from attribench.engine.progress import Listener
-from attribench.errors import UsageError
-from attribench.results import record, truth_file
-from attribench.results.truth_folder import file_name
-from attribench.run_config import RunConfig
+from attribench.engine.listener import Listener
+from attribench.errors import AttribenchError, UsageError
+from attribench.report import record
+from attribench.run import truth_file
+from attribench.run.config import RunConfig
+from attribench.run.execute import Result, execute
+from attribench.run.prepare import prepare
+from attribench.run.prepared import Prepared
+from attribench.run.truths import file_name
 
 SMALL = {
     "n_studies": 2, "n_images": 8, "queries": 2, "k": "[2, 3]", "curve": "[0, 2, 3]", "draws": 1, "timesteps": 2,
@@ -38,7 +41,7 @@ def options(coco_folder: Path, small_model_folder: Path) -> dict:
     }  # fmt: skip
 
 
-def run(options: dict, folder: Path, name: str, **more) -> tuple[job.Result, dict[str, int]]:
+def run(options: dict, folder: Path, name: str, **more) -> tuple[Result, dict[str, int]]:
     """The result, and how many steps of each kind were made."""
 
     class Heard(Listener):
@@ -53,7 +56,7 @@ def run(options: dict, folder: Path, name: str, **more) -> tuple[job.Result, dic
     methods = set(more.get("methods", options["methods"]))
     params = [p for p in options["params"] if p.split(".")[0] in methods | {"leave-k-out", "shuffled-queries", "training-loss"}]
     config = RunConfig.gather(None, **(options | {"store": folder / "store", "out": folder / name} | more | {"params": params}))
-    return job.run(job.prepare(config), heard), heard.made
+    return execute(prepare(config), heard), heard.made
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_values_are_those_of_the_models_on_disk(first):
     """ΔL of each query from the open truth file, by hand."""
     _, result, _ = first
     per_query = record.read_per_query(result.folder).set_index(["method", "metric", "study", "query_id"])["value"]
-    from attribench.study.scores import read_scores
+    from attribench.attribution.scores import read_scores
 
     for plan in result.prepared.plans:
         with safe_open(result.folder / file_name(plan.id), framework="numpy") as file:
@@ -131,7 +134,7 @@ def test_the_ablation_preset_runs_the_papers_choices_and_says_which_step_size_is
     """Where no method is asked for. On real data step sizes are the papers'; what has none is out before anything is trained."""
     params = [p for p in options["params"] if p.startswith(("leave-k-out", "shuffled", "training-loss"))]
     asked = options | {"preset": "ablation", "methods": [], "params": params, "store": tmp_path / "store"}
-    prepared = job.prepare(RunConfig.gather(None, **asked))
+    prepared = prepare(RunConfig.gather(None, **asked))
     own = [entry for entry in prepared.methods if not entry.method.control]
     assert [entry.plugin.name for entry in own] == [
         "unlearning", "unlearning-cross-attention", "unlearning-attention", "unlearning-full", "unlearning-sgd",
@@ -143,7 +146,7 @@ def test_the_ablation_preset_runs_the_papers_choices_and_says_which_step_size_is
     shown = capsys.readouterr().out
     assert "score unlearning-sgd-ten-steps" in shown and "score unlearning-many-steps" not in shown
     assert "unlearning-many-steps cannot run here: the papers name no step size" in shown
-    only = job.prepare(RunConfig.gather(None, **asked | {"methods": ["pixel"]}))
+    only = prepare(RunConfig.gather(None, **asked | {"methods": ["pixel"]}))
     assert [entry.plugin.name for entry in only.methods if not entry.method.control] == ["pixel"]
 
 
@@ -160,8 +163,8 @@ def test_the_ablation_preset_runs_the_papers_choices_and_says_which_step_size_is
 )
 def test_counts_that_do_not_go_together_say_so(options, change, said):
     params = [p for p in options["params"] if p.startswith(("leave-k-out", "shuffled"))]
-    with pytest.raises((UsageError, job.AttribenchError), match=said.replace("(", "\\(")):
-        job.prepare(RunConfig.gather(None, **options | {"params": [*params, change]}))
+    with pytest.raises((UsageError, AttribenchError), match=said.replace("(", "\\(")):
+        prepare(RunConfig.gather(None, **options | {"params": [*params, change]}))
 
 
 def test_a_diverging_unlearning_step_is_a_marked_row_and_nothing_else_is_lost(first, options):
@@ -191,9 +194,9 @@ def exported(first):
     return path
 
 
-def prepared_in(options: dict, store: Path, **more) -> job.Prepared:
+def prepared_in(options: dict, store: Path, **more) -> Prepared:
     params = [p for p in options["params"] if p.split(".")[0] in ("leave-k-out", "shuffled-queries", "training-loss")]
-    return job.prepare(RunConfig.gather(None, **options | {"store": store, "params": params} | more))
+    return prepare(RunConfig.gather(None, **options | {"store": store, "params": params} | more))
 
 
 def test_an_imported_truth_serves_the_methods_that_it_is_of_and_another_retrains_its_own(first, exported, options, tmp_path):
@@ -261,13 +264,13 @@ def test_a_run_whose_models_are_not_there_cannot_be_exported(options, tmp_path):
 
 
 def test_the_run_is_a_submission_whose_numbers_are_found_again(first, options, tmp_path):
-    from attribench.results import record
-    from attribench.submissions.experiment import experiment_of
+    from attribench.report import record
+    from attribench.run.experiment import experiment_of
     from attribench.submissions.pack import submission_of
     from attribench.submissions.truths import kept_truths
     from attribench.submissions.verify import verify
 
-    result = next(part for part in first if isinstance(part, job.Result))
+    result = next(part for part in first if isinstance(part, Result))
     path = tmp_path / "counterfactual.submission.zip"
     path.write_bytes(submission_of(result.folder))
     known = [experiment_of(RunConfig.gather(result.folder / "run.toml"))]

@@ -1,4 +1,4 @@
-"""A box of the generated pictures through the whole job: scores, record, picture and run.toml."""
+"""A box of the generated pictures through the whole run: scores, record, picture and run.toml."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import csv
 import numpy as np
 import pytest
 
-from attribench import job
-from attribench.engine.progress import Listener
+from attribench.attribution.scores import read_scores
+from attribench.engine.listener import Listener
 from attribench.errors import UsageError
-from attribench.results import record
-from attribench.run_config import RunConfig
-from attribench.study.scores import read_scores
+from attribench.report import record
+from attribench.run.config import RunConfig
+from attribench.run.execute import Result, execute
+from attribench.run.prepare import prepare
 
 METHODS = ["unlearning", "grad-cos", "pixel"]
 PARAMS = ["unlearning.fisher_draws=2", "unlearning.query_timesteps=4", "unlearning.timesteps=2", "unlearning.step_size=0.1",
@@ -24,15 +25,15 @@ def region_run(small_options, tmp_path_factory):
     """Runs of one study that share a store."""
     folder = tmp_path_factory.mktemp("regions")
 
-    def run(name: str, **options) -> job.Result:
+    def run(name: str, **options) -> Result:
         given = small_options | {"params": [*small_options["params"], *PARAMS], "preset": "mini", "limit": 2} | options
         config = RunConfig.gather(None, methods=METHODS, store=folder / "store", out=folder / name, **given)
-        return job.run(job.prepare(config), Listener())
+        return execute(prepare(config), Listener())
 
     return run
 
 
-def values(result: job.Result, method: str) -> np.ndarray:
+def values(result: Result, method: str) -> np.ndarray:
     (path,) = (result.folder / "scores" / method).iterdir()
     return read_scores(path).values
 

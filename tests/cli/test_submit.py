@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import pytest
 
-from attribench import job
 from attribench.__main__ import main
 from attribench.boards.board import Leaderboards
-from attribench.engine.progress import Listener
-from attribench.results import record
-from attribench.run_config import RunConfig
+from attribench.engine.listener import Listener
+from attribench.report import record
+from attribench.run.config import RunConfig
+from attribench.run.execute import execute
+from attribench.run.prepare import prepare
 
 
 class Said(NamedTuple):
@@ -55,7 +56,7 @@ def test_a_run_goes_to_a_built_page(say, run_folder, experiment, tmp_path):
 def test_metrics_that_were_added_to_a_run_are_no_part_of_its_submission(say, run_folder, experiment, packed, tmp_path):
     """And the protocol's own numbers are those of the run without them."""
     config = RunConfig.gather(run_folder / "run.toml", metrics=["recall"], params=["recall.k=3"], out=tmp_path / "with")
-    assert job.run(job.prepare(config), Listener()).failure is None
+    assert execute(prepare(config), Listener()).failure is None
     assert {row.metric for row in record.read(tmp_path / "with")} >= {"recall@3", "recall@5"}
     Leaderboards(tmp_path / "leaderboards").define(experiment, "A small board")
     said = say("submit", tmp_path / "with", "--out", "with.submission.zip")

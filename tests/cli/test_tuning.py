@@ -11,14 +11,17 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from attribench import job
-from attribench.engine.progress import Listener
+from attribench.attribution.scores import SCORES, read_scores
+from attribench.engine.listener import Listener
+from attribench.engine.work import Outcome
 from attribench.errors import MethodError
-from attribench.results import record
-from attribench.results.table import TUNING, by_rank, show
-from attribench.results.tuning import tune
-from attribench.run_config import RunConfig
-from attribench.study.scores import SCORES, read_scores
+from attribench.report import record
+from attribench.report.table import show
+from attribench.report.words import TUNING, by_rank
+from attribench.run.config import RunConfig
+from attribench.run.execute import Result, execute
+from attribench.run.prepare import prepare
+from attribench.run.tuning import tune
 
 PLUGIN = '''
 from dataclasses import dataclass, replace
@@ -91,20 +94,20 @@ def plugin(tmp_path_factory) -> Path:
     return path
 
 
-def run(options: dict, plugin: Path, folder: Path, **more) -> job.Result:
+def run(options: dict, plugin: Path, folder: Path, **more) -> Result:
     asked = {"methods": ["leaning", "steady"], "plugins": [plugin], "store": folder / "store", "out": folder / "run"}
-    return job.run(job.prepare(RunConfig.gather(None, **(options | asked | more))), Listener())
+    return execute(prepare(RunConfig.gather(None, **(options | asked | more))), Listener())
 
 
 @pytest.fixture(scope="module")
-def result(small_options, plugin, tmp_path_factory) -> job.Result:
+def result(small_options, plugin, tmp_path_factory) -> Result:
     """One run that several tests look at."""
     found = run(small_options, plugin, tmp_path_factory.mktemp("tuning"), workers=0)
     assert found.failure is None, found.failure
     return found
 
 
-def rows_of(result: job.Result, **wanted) -> list[record.Row]:
+def rows_of(result: Result, **wanted) -> list[record.Row]:
     return [r for r in record.read(result.folder) if all(getattr(r, name) == value for name, value in wanted.items())]
 
 
@@ -186,14 +189,14 @@ def test_the_record_says_which_models_were_read_and_what_their_training_took(res
 
 def test_a_limit_leaves_the_dev_queries_whole(result, small_options, plugin):
     config = RunConfig.gather(None, **small_options | {"methods": ["leaning"], "plugins": [plugin], "limit": 1})
-    for whole, limited in zip(result.prepared.plans, job.prepare(config).plans, strict=True):
+    for whole, limited in zip(result.prepared.plans, prepare(config).plans, strict=True):
         assert limited.roles("fit") == whole.roles("fit")
         assert len(limited.roles("query")) < len(whole.roles("query"))
 
 
 def test_the_truth_of_a_test_query_is_not_looked_at_to_choose(result, monkeypatch):
     """With the truth of every test query turned round, the choice is the same; only the oracle moves."""
-    outcomes = dict.fromkeys(result.prepared.targets, job.Outcome("cached"))
+    outcomes = dict.fromkeys(result.prepared.targets, Outcome("cached"))
     before = tune(result.prepared, outcomes)["leaning"]
     protocol = type(result.prepared.protocol)
     real = protocol.truth
@@ -243,4 +246,4 @@ def test_candidates_that_cannot_be_are_refused_before_anything_runs(fault, small
     )
     options = small_options | {"methods": ["untunable"], "plugins": [path], "store": tmp_path / "store"}
     with pytest.raises(MethodError, match=f"the method 'untunable': .*{said}"):
-        job.prepare(RunConfig.gather(None, **options))
+        prepare(RunConfig.gather(None, **options))

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL.Image import Image
 
-from attribench.interface import Access, AttributionMethod, Queries, Scores, State, Study
+from attribench.data import Queries
+from attribench.files.state import State
+from attribench.interface import Access, AttributionMethod, Scores, Study
 
 
 def rows(pictures: Iterable[Image]) -> np.ndarray:

@@ -1,11 +1,10 @@
-"""Small data sets in the public layouts, and pictures that differ from each other."""
+"""Small data sets in the public layouts."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from noise_pictures import write_picture
 
 ARTISTS = ("claude_monet", "egon_schiele", "hokusai", "jan_van_eyck", "mary_cassatt", "paul_klee")
 OBJECTS = {
@@ -16,14 +15,6 @@ OBJECTS = {
     "transport_car10": ("car", "photo of a <new1> car"),
     "wearable_sunglasses2": ("sunglasses", "photo of <new1> sunglasses"),
 }
-
-
-def write_picture(path: Path, seed: int, size: tuple[int, int] = (24, 20)) -> Path:
-    """A picture of seeded noise; its suffix says in which format."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 def write_index(root: Path, entries: list[dict[str, str]]) -> None:
@@ -62,11 +53,6 @@ def write_customconcept101(root: Path) -> Path:
     pair = [index_entry("pet_cat1"), index_entry("pet_cat2", "<new2>"), {"prompt_filename_compose": "prompts/pet_pet.txt"}]
     (root / "dataset_multiconcept.json").write_text(json.dumps([pair]))
     return root
-
-
-@pytest.fixture
-def picture():
-    return write_picture
 
 
 @pytest.fixture

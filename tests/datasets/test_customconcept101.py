@@ -6,7 +6,7 @@ import pickle
 import pytest
 from attribench.datasets.customconcept101 import INDEX_BYTES, CustomConcept101
 
-from attribench.editions import Unusable
+from attribench.data import Unusable
 from attribench.errors import DatasetError
 
 

@@ -9,7 +9,7 @@ import torch
 from attribench.datasets.published_features import CaseFeatures, PoolFeatures, retrieve
 
 from attribench.errors import DatasetError
-from attribench.retrieval.values import average_precision, recall
+from attribench.retrieval.exact import average_precision, recall
 
 D, N = 16, 500
 CHUNKS = [(0, 3), (3, 4), (4, 10)]

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from attribench.data import TrainImage
 from attribench.diffusion.config import CustomizationConfig
 from attribench.diffusion.customization import customize
 from attribench.diffusion.model import DiffusionModel
 from attribench.diffusion.monitor import ValueMonitor
+from attribench.diffusion.observing import Watch
 from attribench.errors import ModelError
-from attribench.interface import TrainImage, Watch
 
 QUICK = CustomizationConfig(epochs=2, learning_rate=1e-2)
 

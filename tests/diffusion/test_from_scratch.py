@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from PIL.Image import Transpose
 
+from attribench.data import TrainImage
 from attribench.diffusion import encodings as encodings_module
 from attribench.diffusion import noise
 from attribench.diffusion.checkpoints import Checkpoints, checkpoints
@@ -18,7 +19,7 @@ from attribench.diffusion.encodings import Encodings, encode
 from attribench.diffusion.from_scratch import train_from_scratch
 from attribench.diffusion.untrained import UntrainedModel
 from attribench.errors import DatasetError, ModelError
-from attribench.interface import State, TrainImage
+from attribench.files.state import State
 
 CONFIG = FromScratchConfig(
     architecture="small", schedule="base", epochs=2, batch_size=3, learning_rate=1e-3, flips=True, stored="float32",

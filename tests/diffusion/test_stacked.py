@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attribench.data import TrainImage
 from attribench.diffusion import noise, stacked
 from attribench.diffusion.config import CustomizationConfig
 from attribench.diffusion.customization import customize
@@ -23,7 +24,6 @@ from attribench.diffusion.stacked import (
     stacked_losses,
 )
 from attribench.errors import ModelError
-from attribench.interface import TrainImage
 
 PAPER = CustomizationConfig(epochs=2)
 LOUD = CustomizationConfig(epochs=2, learning_rate=1e-3, modifier_learning_rate=5e-3, weight_decay=0.1)

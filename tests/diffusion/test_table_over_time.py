@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from attribench.data import TrainImage
 from attribench.diffusion.config import CustomizationConfig
 from attribench.diffusion.customization import customize
 from attribench.diffusion.monitor import ValueMonitor
 from attribench.diffusion.table_over_time import TableOverTime
-from attribench.interface import TrainImage
 
 MONITOR = ValueMonitor(prompts=("a <new1> cat", "art of a cat"))
 

@@ -1,4 +1,4 @@
-"""The steps of these tests live in a module of their own, so that other processes can import them."""
+"""Stores and processes. The steps are in `fixtures/sample_steps.py`, a module that other processes can import."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+from attribench.engine import ArtifactStore
 
-from attribench.engine import ArtifactStore  # noqa: E402
+FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def python():
             stderr=subprocess.PIPE,
             text=True,
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(HERE), **environment},
+            env={**os.environ, "PYTHONPATH": str(FIXTURES), **environment},
         )
         started.append(process)
         return process

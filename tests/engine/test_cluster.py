@@ -14,7 +14,7 @@ from sample_steps import accumulate, draw, import_transformers, noted, pipeline,
 
 import attribench
 from attribench.engine import Step, cluster, execute
-from attribench.engine.progress import Listener
+from attribench.engine.listener import Listener
 from attribench.errors import UsageError
 
 ROOT = Path(attribench.__file__).parent.parent

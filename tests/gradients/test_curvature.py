@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from attribench.data import Edition, TrainImage, TrainingImages
+from attribench.data.region import Region
 from attribench.diffusion import noise
 from attribench.diffusion.model import DiffusionModel
 from attribench.errors import MethodError, UsageError
+from attribench.files.state import State
 from attribench.gradients import curvature, fisher
 from attribench.gradients.curvature import Diagonal, EkFac, covariances, eigenbases, split_bases, split_entries, sum_of_squares
 from attribench.gradients.diffusion import GradientReader, Sample, timesteps_of
@@ -17,8 +20,7 @@ from attribench.gradients.factors import record
 from attribench.gradients.fisher import Fisher
 from attribench.gradients.outputs import output
 from attribench.gradients.region import mask as mask_of
-from attribench.interface import Edition, State, Study, TrainImage, TrainingImages
-from attribench.regions import Region
+from attribench.interface import Study
 
 
 @pytest.fixture

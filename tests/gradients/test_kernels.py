@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from attribench.errors import MethodError
+from attribench.files.state import State
 from attribench.gradients import kernels
 from attribench.gradients.kernels import LAMBDA_GRID, RidgeKernel
-from attribench.interface import State
 
 SIZES = [(40, 12), (12, 40), (15, 15)]
 LAMBDAS = (0.01, 0.5, 30.0)

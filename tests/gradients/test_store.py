@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from attribench.errors import MethodError
+from attribench.files.state import State
 from attribench.gradients import store
 from attribench.gradients.kernels import RidgeKernel
 from attribench.gradients.store import FeatureStore, FeatureWriter
-from attribench.interface import State
 
 IDS = tuple(f"cat/{i}.png" for i in range(5))
 

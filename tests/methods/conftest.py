@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from attribench import encoders
-from attribench.interface import GenerationCase, Queries, State, Study, TrainImage, TrainingImages
+from attribench.data import GenerationCase, Queries, TrainImage, TrainingImages
+from attribench.files.state import State
+from attribench.interface import Study
 
 
 def noise_picture(seed: int, side: int = 32) -> Image.Image:

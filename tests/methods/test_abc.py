@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from scipy import stats
 from torch.nn.functional import cosine_similarity
 
+from attribench.data import Queries
 from attribench.errors import MethodError, UsageError
-from attribench.interface import Queries, State
+from attribench.files.state import State
 
 SCHEDULE = Schedule(temperature=0.2, orthogonality=0.1, epochs=30, batch_size=16, learning_rate=1e-2)
 
@@ -307,7 +308,7 @@ def test_heads_learned_in_a_study_are_its_seeds_alone_and_no_query_is_learned_fr
 
 
 def cases_of(queries):
-    from attribench.interface import GenerationCase
+    from attribench.data import GenerationCase
 
     return [
         GenerationCase(id=i, prompt=p, plain_prompt=p, seed=0, concepts=(), modifiers=m, variant="", role="query")

@@ -7,7 +7,8 @@ from attribench.methods.controls import Constant, Random, ShuffledQueries, Train
 from attribench.methods.pixel import Pixel
 from PIL.Image import Transpose
 
-from attribench.interface import Queries, State, TrainImage
+from attribench.data import Queries, TrainImage
+from attribench.files.state import State
 
 PICTURES = [Pixel(), ClipImage()]
 EVERY = [*PICTURES, ClipText(), Random(), Constant(), ShuffledQueries()]

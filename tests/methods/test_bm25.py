@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from attribench.methods.bm25 import Bm25
 
-from attribench.interface import Queries, TrainImage
+from attribench.data import Queries, TrainImage
 
 CAPTIONS = ["red cat, red hat", "blue dog", "red dog sleeping near the blue house", "chair", "chair"]
 

@@ -15,10 +15,11 @@ from attribench.methods.sscd import Sscd
 from attribench.methods.vit import Vit
 
 from attribench import encoders
+from attribench.data import Queries
 from attribench.encoders import encoder as reading
 from attribench.encoders.features import EncoderFeatures
 from attribench.errors import MethodError
-from attribench.interface import Queries, State
+from attribench.files.state import State
 
 
 @pytest.fixture(scope="module")

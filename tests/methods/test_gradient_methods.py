@@ -22,11 +22,12 @@ from attribench.methods.trak import Trak
 from scipy import stats
 
 from attribench import plugins
+from attribench.data import Queries, Trajectory
 from attribench.diffusion import noise
 from attribench.diffusion.model import DiffusionModel
 from attribench.errors import MethodError
+from attribench.files.state import State
 from attribench.gradients.diffusion import GradientReader, timesteps_of
-from attribench.interface import Queries, State, Trajectory
 
 KERNEL = [Trak, DTrak, JourneyTrak, RelativeInfluence, RenormalizedInfluence, Das]
 SIMILARITY = [GradDot, GradCos, TracIn, DataInf]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from attribench.methods.montrage import Montrage, tau
 
+from attribench.data import Queries
 from attribench.diffusion.monitor import ValueMonitor
-from attribench.interface import Queries, State
+from attribench.files.state import State
 
 FIT = [("fit-0", "a <new1> cat", ("<new1>",)), ("fit-1", "art of <new1>", ("<new1>",)),
        ("fit-2", "a <new2> cat", ("<new2>",)), ("fit-3", "<new1> and <new2> together", ("<new1>", "<new2>")),

@@ -17,13 +17,16 @@ from PIL import Image
 from PIL.Image import Transpose
 from scipy import stats
 
-from attribench import job, plugins
+import attribench
+from attribench import plugins
+from attribench.data import Queries
+from attribench.data.region import Region
 from attribench.diffusion.model import DiffusionModel
 from attribench.errors import MethodError, Unavailable, UsageError
+from attribench.files.state import State
 from attribench.gradients.curvature import Identity
 from attribench.gradients.diffusion import GradientReader
-from attribench.interface import Queries, State
-from attribench.regions import Region
+from attribench.run.places import tiny_model
 
 SMALL = {"fisher_draws": 2, "query_timesteps": 6, "timesteps": 4}
 PROMPTS = ("photo of a <new1> cat", "picture of a <new2> dog", "a red teddy bear")
@@ -61,7 +64,7 @@ def queries_of(toy):
 
 @pytest.fixture(scope="module")
 def tiny() -> DiffusionModel:
-    return DiffusionModel.load(job.tiny_model())
+    return DiffusionModel.load(tiny_model())
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ def trained(toy, tiny):
     """The tiny model on a picture of each of five objects, and some of these pictures again as queries."""
 
     def build(queries, flips: bool = False, mirrored: bool = False):
-        dataset = CustomConcept101(Path(job.__file__).parent / "assets" / "editions" / "customconcept101", "mini")
+        dataset = CustomConcept101(Path(attribench.__file__).parent / "assets" / "editions" / "customconcept101", "mini")
         chosen = {dataset.images(concept.name)[0].id: concept for concept in dataset.concepts[:5]}
         names = list(chosen)
         prompts = [f"photo of a {concept.class_word}" for concept in chosen.values()]
@@ -88,7 +91,7 @@ def trained(toy, tiny):
 @pytest.fixture
 def halves(toy, tiny):
     """The tiny model on pictures of two objects each, and a query made of the left of the first and the right of the second."""
-    dataset = CustomConcept101(Path(job.__file__).parent / "assets" / "editions" / "customconcept101", "mini")
+    dataset = CustomConcept101(Path(attribench.__file__).parent / "assets" / "editions" / "customconcept101", "mini")
     objects = [dataset.load(dataset.images(concept.name)[0].id).resize((32, 64)) for concept in dataset.concepts[:12]]
     prompt = "two things"
 

@@ -18,8 +18,8 @@ from attribench.metrics.counterfactual import (
 
 from attribench.errors import MethodError, UsageError
 from attribench.measurement import Retrained, Truth
-from attribench.protocols.ordered_removal import removals
-from attribench.results.random_curve import RandomCurve, invert
+from attribench.measurement.ordered_removal import removals
+from attribench.measurement.random_curve import RandomCurve, invert
 
 N, SEEDS = 6, (1, 2)
 

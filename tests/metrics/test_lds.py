@@ -18,7 +18,7 @@ from attribench.metrics.lds import (
 
 from attribench.errors import MethodError
 from attribench.measurement import Retrained, Truth
-from attribench.results.controls import standard_error
+from attribench.statistics.controls import standard_error
 
 BY_HAND = Retrained(
     masks=np.array([[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 1]], dtype=bool),

@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from attribench import job
 from attribench.diffusion.model import DiffusionModel
 from attribench.editions import open_dataset
-from attribench.engine.progress import Listener
+from attribench.engine.listener import Listener
 from attribench.errors import DatasetError
 from attribench.protocols.base_model import BaseModel
-from attribench.run_config import RunConfig
+from attribench.run.config import RunConfig
+from attribench.run.execute import Result, execute
+from attribench.run.prepare import prepare
 from attribench.study.steps import initial_noise
 
 SMALL = {"captions": 3, "distractors": 8, "method_seeds": "[4]", "customization.epochs": 2, "sampling.steps": 2, "ks": "[1, 5]",
@@ -53,7 +54,7 @@ def test_too_few_captions_are_told(exemplar_world):
 
 
 @pytest.fixture(scope="module")
-def result(exemplar_world, small_model_folder, tmp_path_factory) -> job.Result:
+def result(exemplar_world, small_model_folder, tmp_path_factory) -> Result:
     folder = tmp_path_factory.mktemp("base-model")
     config = RunConfig.gather(
         None, dataset="gendata", protocol="base-model", data_root=exemplar_world, model=str(small_model_folder), preset="mini",
@@ -61,7 +62,7 @@ def result(exemplar_world, small_model_folder, tmp_path_factory) -> job.Result:
         params=[f"base-model.{key}={value}" for key, value in SMALL.items()]
         + ["montrage.encoder=clip-tiny", "shuffled-queries.encoder=clip-tiny", "d-trak.timesteps=2", "d-trak.projection_dim=64"],
     )  # fmt: skip
-    return job.run(job.prepare(config), Listener())
+    return execute(prepare(config), Listener())
 
 
 def test_who_reads_captions_finds_the_caption_again(result):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attribench import job
 from attribench.editions import open_dataset
-from attribench.engine.progress import Listener
+from attribench.engine.listener import Listener
 from attribench.protocols.batch_size import PICTURE, BatchSize
-from attribench.results import record
-from attribench.run_config import RunConfig
+from attribench.report import record
+from attribench.run.config import RunConfig
+from attribench.run.execute import Result, execute
+from attribench.run.prepare import prepare
 
 SMALL = {"n_studies": 2, "images_per_concept": 3, "templates": 2, "moments": 3, "customization.epochs": 3, "sampling.steps": 2}
 
@@ -35,7 +36,7 @@ def test_every_preset_is_valid(preset):
 
 
 @pytest.fixture(scope="module")
-def finished(paper_folder: Path, small_model_folder: Path, tmp_path_factory) -> job.Result:
+def finished(paper_folder: Path, small_model_folder: Path, tmp_path_factory) -> Result:
     folder = tmp_path_factory.mktemp("run")
     config = RunConfig.gather(
         None, methods=["montrage"], dataset="customconcept101", data_root=paper_folder, protocol="batch-size", preset="mini",
@@ -43,7 +44,7 @@ def finished(paper_folder: Path, small_model_folder: Path, tmp_path_factory) -> 
         params=[f"batch-size.{name}={value}" for name, value in SMALL.items()]
         + ["montrage.attribution=table", "shuffled-queries.encoder=clip-tiny"],
     )  # fmt: skip
-    return job.run(job.prepare(config), Listener())
+    return execute(prepare(config), Listener())
 
 
 def test_each_batch_size_has_its_rows(finished):
@@ -54,7 +55,7 @@ def test_each_batch_size_has_its_rows(finished):
 
 
 def test_the_last_moment_is_the_table(finished):
-    from attribench.interface import State
+    from attribench.files.state import State
     from attribench.study.steps import observation_name
 
     protocol = finished.prepared.protocol

@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 from attribench.datasets.customconcept101 import CustomConcept101
 
-from attribench.data import ConceptDataset
+from attribench.data import ConceptDataset, GenerationCase, TrainImage
 from attribench.diffusion.config import Sampling
 from attribench.editions import open_dataset
 from attribench.errors import DatasetError, UsageError
-from attribench.interface import GenerationCase, TrainImage
 from attribench.protocols.between_concepts import BetweenConcepts
 from attribench.protocols.concept_studies import MIXED, UN_MIXED
 from attribench.protocols.protocol import Protocol
-from attribench.results.published import published
+from attribench.report.published import published
 from attribench.study.plan import StudyPlan
 from attribench.study.training import Customization
 

@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attribench import job
+from attribench.attribution.granted import GrantedStudy, Materials
+from attribench.attribution.scores import read_scores
 from attribench.editions import open_dataset
 from attribench.encoders import load_encoder
-from attribench.engine.progress import Listener
+from attribench.engine.listener import Listener
 from attribench.errors import AccessError, DatasetError, UsageError
-from attribench.interface import Access, State
+from attribench.files.state import State
+from attribench.interface import Access
 from attribench.protocols.exemplar_retrieval import ExemplarRetrieval
 from attribench.protocols.exemplar_studies import without_modifier
-from attribench.run_config import RunConfig
-from attribench.study.granted import GrantedStudy, Materials
-from attribench.study.scores import read_scores
+from attribench.run.config import RunConfig
+from attribench.run.execute import Result, execute
+from attribench.run.prepare import prepare
 
 
 def plans(world: Path, limit=None, split="test", seed=0, **overrides):
@@ -125,18 +127,18 @@ SMALL = {"models_per_case": 2, "pictures": 2, "method_seeds": "[4]", "customizat
          "style_templates": '["An image of {concept}.", "photo of {concept}"]'}  # fmt: skip
 
 
-def retrieval_run(world: Path, model: Path, folder: Path, methods: list[str], *params: str, name: str = "run") -> job.Result:
+def retrieval_run(world: Path, model: Path, folder: Path, methods: list[str], *params: str, name: str = "run") -> Result:
     config = RunConfig.gather(
         None, dataset="gendata", data_root=world, model=str(model), preset="mini", workers=1, methods=methods,
         store=folder / "store", out=folder / name,
         params=[f"exemplar-retrieval.{key}={value}" for key, value in SMALL.items()]
         + ["shuffled-queries.encoder=clip-tiny", *params],
     )  # fmt: skip
-    return job.run(job.prepare(config), Listener())
+    return execute(prepare(config), Listener())
 
 
 @pytest.fixture(scope="module")
-def by_pictures(exemplar_world, small_model_folder, tmp_path_factory) -> job.Result:
+def by_pictures(exemplar_world, small_model_folder, tmp_path_factory) -> Result:
     folder = tmp_path_factory.mktemp("by-pictures")
     return retrieval_run(exemplar_world, small_model_folder, folder, ["pixel", "journey-trak"], name="run")
 
@@ -152,7 +154,7 @@ def test_methods_that_look_at_pictures_alone_train_nothing(by_pictures):
     assert "how they were sampled is not known" in reasons["journey-trak"]
 
 
-def json_steps(result: job.Result) -> list[str]:
+def json_steps(result: Result) -> list[str]:
     return [entry["step"] for entry in json.loads((result.folder / "manifest.json").read_text())["steps"]]
 
 
@@ -180,7 +182,7 @@ def test_every_study_shows_what_was_found(by_pictures):
 
 
 @pytest.fixture(scope="module")
-def by_models(exemplar_world, small_model_folder, tmp_path_factory) -> job.Result:
+def by_models(exemplar_world, small_model_folder, tmp_path_factory) -> Result:
     """One model of each list, with methods that read it or watch its training."""
     return retrieval_run(
         exemplar_world, small_model_folder, tmp_path_factory.mktemp("by-models"), ["d-trak", "montrage"], "d-trak.timesteps=2",
@@ -234,4 +236,4 @@ def test_what_was_trained_on_is_granted_to_those_who_watch_training_alone(exempl
 def test_distractors_alone_have_no_experiment(exemplar_world, tmp_path):
     config = RunConfig.gather(None, dataset="laion", data_root=exemplar_world, methods=["pixel"], store=tmp_path)
     with pytest.raises(UsageError, match="laion holds a pool of distractors and has no experiment of its own"):
-        job.prepare(config)
+        prepare(config)

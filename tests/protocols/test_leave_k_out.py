@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attribench.attribution.scores import ScoreTable
 from attribench.editions import open_dataset
 from attribench.errors import UsageError
 from attribench.interface import Scores
 from attribench.protocols.caption_words import overlap
 from attribench.protocols.leave_k_out import LeaveKOut
 from attribench.study.plan import StudyPlan
-from attribench.study.scores import ScoreTable
 
 SMALL = {"n_studies": 2, "n_images": 8, "queries": 2, "k": [2, 3], "curve": [0, 2, 3, 5], "draws": 2, "n_seeds": 2,
          "encoder": "clip-tiny"}  # fmt: skip

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attribench import job
-from attribench.data import ConceptDataset
+from attribench.attribution.scores import ScoreTable
+from attribench.data import ConceptDataset, Queries
 from attribench.editions import open_dataset
-from attribench.engine.progress import Listener
+from attribench.engine.listener import Listener
 from attribench.errors import DatasetError, UsageError
-from attribench.interface import Queries, Scores
+from attribench.interface import Scores
 from attribench.protocols.within_concept import PICTURE, WithinConcept
-from attribench.results import record
-from attribench.results.truth_artifacts import looks_from_json, looks_to_json
-from attribench.run_config import RunConfig
+from attribench.report import record
+from attribench.run.config import RunConfig
+from attribench.run.execute import Result, execute
+from attribench.run.prepare import prepare
+from attribench.run.truth_artifacts import looks_from_json, looks_to_json
 from attribench.study.plan import StudyPlan
-from attribench.study.scores import ScoreTable
 
 PRESETS = ["mini", "paper", "multi-concept", "multi-concept-paper"]
 
@@ -216,7 +217,7 @@ SMALL = {"max_studies": 3, "images_per_concept": 5, "templates": 2, "pictures": 
 
 
 @pytest.fixture(scope="module")
-def finished(grown_folder: Path, small_model_folder: Path, tmp_path_factory) -> job.Result:
+def finished(grown_folder: Path, small_model_folder: Path, tmp_path_factory) -> Result:
     """Three concepts of five images, a random-weight model, real retraining."""
     folder = tmp_path_factory.mktemp("run")
     params = [f"within-concept.{name}={value}" for name, value in SMALL.items()]
@@ -225,7 +226,7 @@ def finished(grown_folder: Path, small_model_folder: Path, tmp_path_factory) -> 
         preset="mini", model=str(small_model_folder), workers=0, store=folder / "store", out=folder / "run",
         params=[*params, "montrage.encoder=clip-tiny", "shuffled-queries.encoder=clip-tiny"],
     )  # fmt: skip
-    return job.run(job.prepare(config), Listener())
+    return execute(prepare(config), Listener())
 
 
 def test_a_run_reports_accuracy_shares_and_area(finished):
@@ -250,7 +251,7 @@ def test_a_constant_method_comes_out_at_chance_and_its_ties_are_counted(finished
 
 def test_the_table_of_montrage_makes_one_prediction_a_prompt(finished):
     """So that the queries of a prompt are cut alike; were its encoder asked instead, they would differ."""
-    from attribench.study.scores import read_scores
+    from attribench.attribution.scores import read_scores
 
     for plan in finished.prepared.plans:
         values = read_scores(finished.folder / "scores" / "montrage" / f"{plan.id}-seed4.safetensors").values
@@ -264,7 +265,7 @@ def test_accuracy_is_that_of_the_losses_on_disk(finished):
     """Each query's value, worked out from the stored losses by hand."""
     per_query = record.read_per_query(finished.folder)
     own = per_query[(per_query["method"] == "pixel") & (per_query["metric"] == "accuracy")].set_index(["study", "query_id"])
-    from attribench.study.scores import read_scores
+    from attribench.attribution.scores import read_scores
 
     for plan in finished.prepared.plans:
         known = finished.prepared.truths[plan.id]["query"].retrained(finished.prepared.store.path)
@@ -288,7 +289,7 @@ def test_a_multi_concept_run_draws_the_same_picture(grown_folder, small_model_fo
         preset="multi-concept", model=str(small_model_folder), workers=0, store=tmp_path / "store", out=tmp_path / "run",
         params=[*(f"within-concept.{name}={value}" for name, value in small.items()), "shuffled-queries.encoder=clip-tiny"],
     )  # fmt: skip
-    result = job.run(job.prepare(config), Listener())
+    result = execute(prepare(config), Listener())
     assert result.failure is None
     assert {row.n_concepts for row in result.rows} == {2}
     assert (result.folder / PICTURE).is_file()

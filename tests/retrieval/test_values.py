@@ -5,9 +5,8 @@ import pytest
 from attribench.metrics.retrieval import AveragePrecision, Recall
 
 from attribench.measurement import Truth
-from attribench.retrieval.exact import Ranks, ranks
+from attribench.retrieval.exact import Ranks, average_precision, ranks, recall
 from attribench.retrieval.rows import FeatureRows
-from attribench.retrieval.values import average_precision, recall
 
 
 @pytest.mark.parametrize("levels", [1, 3, 40, 10_000])

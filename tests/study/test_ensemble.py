@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from attribench.attribution.method_run import check
 from attribench.diffusion import noise
 from attribench.diffusion.checkpoints import Checkpoints, checkpoint_steps, checkpoints
 from attribench.diffusion.customization import customize
 from attribench.diffusion.model import DiffusionModel
+from attribench.diffusion.observing import Watch
 from attribench.engine.run import execute
 from attribench.errors import AccessError, MethodError
-from attribench.interface import Access, AttributionMethod, Ensemble, Scores, Watch
-from attribench.results.costs import costs, n_models
-from attribench.study.runs import check
+from attribench.interface import Access, AttributionMethod, Ensemble, Scores
+from attribench.run.costs import costs, n_models
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attribench.attribution.granted import GrantedStudy, Materials
+from attribench.attribution.scores import SCORES, read_scores, write_scores
 from attribench.diffusion.model import DiffusionModel
+from attribench.diffusion.observing import TrainingObserver
 from attribench.engine.run import execute
 from attribench.engine.store import ArtifactStore
 from attribench.errors import AccessError, MethodError, StoreError
-from attribench.interface import Access, AttributionMethod, Ensemble, Scores, TrainingObserver
+from attribench.interface import Access, AttributionMethod, Ensemble, Scores
 from attribench.study.ensemble import Member
 from attribench.study.generated import picture_name
-from attribench.study.granted import GrantedStudy, Materials
-from attribench.study.scores import SCORES, read_scores, write_scores
 from attribench.study.steps import WEIGHTS, generate_step, observation_name, train_step
 
 

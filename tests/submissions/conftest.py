@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from attribench.run.experiment import Experiment
 from attribench.submissions import container
-from attribench.submissions.statement import Experiment
 
 
 @pytest.fixture(scope="session")

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from attribench import __version__, plugins
+from attribench.attribution.scores import ScoreTable
 from attribench.interface import Scores
 from attribench.measurement import Retrained, Truth
-from attribench.protocols.ordered_halves import ordered_halves
-from attribench.results.record import Row
-from attribench.results.truth_folder import arrays_of
-from attribench.study.scores import ScoreTable
+from attribench.measurement.arrays import arrays_of
+from attribench.measurement.ordered_halves import ordered_halves
+from attribench.report.record import Row
+from attribench.run.experiment import Experiment, plan
 from attribench.submissions.container import Refused, pack
-from attribench.submissions.experiment import plan
 from attribench.submissions.numbers import numbers, values
 from attribench.submissions.pack import members_of
 from attribench.submissions.parsing import safetensors_bytes
-from attribench.submissions.statement import FORMAT, Experiment, Method, Statement, Study
+from attribench.submissions.statement import FORMAT, Method, Statement, Study
 from attribench.submissions.truths import digest_of, merged, read_truth
 from attribench.submissions.verify import verify
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attribench.results import record
-from attribench.results.truth_folder import arrays_of, truth_from
+from attribench.measurement.arrays import arrays_of, truth_from
+from attribench.report import record
 from attribench.submissions.container import PER_QUERY, RECORD, STATEMENT
 from attribench.submissions.pack import submission_of
 from attribench.submissions.parsing import parquet_bytes, safetensors_bytes, tensors_of
@@ -283,7 +283,7 @@ def test_the_safetensors_that_are_written_are_those_of_the_library(members):
 def test_every_field_of_a_truth_has_a_place_in_its_file():
     from dataclasses import fields
 
-    from attribench.results.truth_folder import KNOWN
+    from attribench.measurement.arrays import KNOWN
 
     for cls, known in KNOWN.items():
         assert {field.name for field in fields(cls)} == set(known), f"give the new field of {cls.__name__} a place"

@@ -1,0 +1,1 @@
+"""Pictures of results, each drawn from a record or from plain values."""

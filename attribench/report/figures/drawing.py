@@ -1,0 +1,106 @@
+"""What the pictures share: text that fits, and files that are whole and small.
+
+matplotlib's Agg canvas through its objects, with no pyplot state, so that any thread or process may draw. Prompts and
+names come from strangers: they are shown as they are, never read as mathematics (`$`), and wrapped.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import PercentFormatter
+from PIL import Image, ImageOps
+
+from attribench.files.text import shown
+from attribench.files.whole import whole_file
+
+INK = "#222222"
+MAX_BYTES = 1_000_000
+RESOLUTION = 100
+"""Dots per inch; fewer where the file would be larger than that."""
+
+
+@contextmanager
+def missing_glyphs_as_boxes() -> Iterator[None]:
+    """A prompt in a script that the font lacks is drawn as boxes, without a warning for every letter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
+def wrapped(text: str, width: float, lines: int, *, size: float, weight: str = "normal") -> list[str]:
+    """A stranger's text in at most `lines` printable lines, none wider than `width` inches at `size` points."""
+    printable = shown(" ".join(text.split()))
+    font = FontProperties(size=size, weight=weight)
+
+    def inches(line: str) -> float:
+        return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] / 72
+
+    characters = round(width * 72 / (0.45 * size))  # as many as narrow letters would let in, then fewer
+    while True:
+        found = textwrap.wrap(printable, characters, max_lines=lines, placeholder=" …", break_on_hyphens=False)
+        if characters <= 4 or max(map(inches, found), default=0) <= width:
+            return found or [""]
+        characters -= 1
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as a PNG of at most a megabyte. Raises StoreError if it cannot be written."""
+    FigureCanvasAgg(figure)
+    resolution = float(RESOLUTION)
+    while True:
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=resolution)
+        if png.tell() <= MAX_BYTES:
+            break
+        resolution *= 0.9 * (MAX_BYTES / png.tell()) ** 0.5  # bytes grow with nearly the square
+    with whole_file(path) as aside:
+        aside.write_bytes(png.getvalue())
+
+
+def text_at(axes: Axes, x: float, y: float, text: str, **style: object) -> None:
+    """A line of text whose middle is at (x, y) of axes that span the figure in inches."""
+    axes.text(x, y, text, **{"verticalalignment": "center", "color": INK, "parse_math": False} | style)
+
+
+def framed(
+    axes: Axes, canvas: Image.Image, image: Image.Image, left: float, top: float, side: float, colour: str, line: float
+) -> None:
+    """The middle square of an image, framed. All go onto one canvas, which is much faster than one artist each."""
+    pixels, corner = round(side * RESOLUTION), (round(left * RESOLUTION), round(top * RESOLUTION))
+    canvas.paste(ImageOps.fit(image.convert("RGB"), (pixels, pixels), Image.Resampling.LANCZOS), corner)
+    axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=colour, linewidth=line, joinstyle="miter"))
+
+
+GREEN, GREY, BLUE, RED, YELLOW = "#1a9641", "#b0b0b0", "#2b5c9e", "#c0392b", "#ffd92f"
+
+
+INK, NULL, CONTROL = "#222222", "#e4e4e4", "#9a9a9a"
+COLOURS = ("#2b5c9e", "#d1672b", "#3a8f5a", "#8a4fa3", "#b8902c", "#2a9aa6", "#a83250", "#5d6b2f", "#6b4a3a", "#4b4bd0")
+
+
+def style_of(axes: Axes, shares: str) -> None:
+    axis = axes.xaxis if shares == "x" else axes.yaxis
+    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.tick_params(axis=shares, labelsize=8)
+    axes.grid(axis=shares, color="#ececec", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def write_at(figure: Figure, left: float, top: float, text: str, **style: object) -> None:
+    """Text at inches from the left and the top of the figure."""
+    width, height = figure.get_size_inches()
+    figure.add_artist(Text(left / width, 1 - top / height, text, **{"va": "center", "color": INK, "parse_math": False} | style))

@@ -1,0 +1,1 @@
+"""Intervals, ranks, controls and summaries: pure functions of arrays and tables."""

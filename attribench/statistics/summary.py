@@ -1,0 +1,77 @@
+"""From the values of every query to the numbers of the record: means, intervals and ranks per variant and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from attribench.statistics.intervals import compare, estimate, ranks
+from attribench.statistics.two_way import TwoWay, compare_redrawn, estimate_redrawn
+
+
+def over_seeds(per_query: pd.DataFrame) -> pd.DataFrame:
+    """One row per method, tuning, variant, metric, study and query: value, chance and ceiling averaged over seeds."""
+    keys = ["method", "tuning", "variant", "metric", "study", "query_id"]
+    return per_query.groupby(keys, as_index=False, sort=False)[["value", "chance", "ceiling"]].mean()
+
+
+def summary(
+    per_query: pd.DataFrame,
+    *,
+    lower_is_better: Iterable[str] = (),
+    two_way: Mapping[tuple[str, str], TwoWay] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What the record shows: one row per method × tuning × variant × metric, in the order in which they first come.
+
+    From values per query (method, tuning, variant, metric, study, query_id, method_seed, value, chance, ceiling), first
+    averaged over the method's seeds. Gives method, tuning, variant, metric, value, low, high, chance, ceiling, rank,
+    n_queries, n_studies. `lower_is_better` names the metrics of which less is more. `two_way` resamples those that rest on
+    drawn subsets, by (variant, metric), with methods named (method, tuning).
+
+    `tuning` is "" for a method with nothing to tune. Of one that was tuned only the tuned row is compared with the
+    other methods: its default and oracle rows have no rank.
+    """
+    rows = []
+    lower_is_better = frozenset(lower_is_better)
+    for (variant, metric), group in over_seeds(per_query).groupby(["variant", "metric"], sort=False):
+        methods = list(dict.fromkeys(zip(group["method"], group["tuning"], strict=True)))
+        table = group.pivot(index=["study", "query_id"], columns=["method", "tuning"], values="value")
+        study = table.index.get_level_values("study").to_numpy()
+        competing = [(name, tuning) for name, tuning in methods if tuning in ("", "tuned")]
+        defined = {method: table[method].to_numpy() for method in competing if table[method].notna().any()}
+        resampling = (two_way or {}).get((variant, metric))
+        means = resampling.means() if resampling else {}
+        if resampling:
+            values = {method: float(np.nanmean(own)) for method, own in defined.items()}
+            differences = compare_redrawn(values, means, resampling.n_studies)
+        else:
+            differences = compare(defined, study, resamples=resamples, seed=seed)
+        rank = ranks(defined, differences, higher_is_better=metric not in lower_is_better)
+        for method in methods:
+            name, tuning = method
+            found = estimate(table[method].to_numpy(), study, resamples=resamples, seed=seed)
+            if resampling:
+                found = estimate_redrawn(found.value, means[method], found.n_queries, found.n_studies)
+            own = (group["method"] == name) & (group["tuning"] == tuning)
+            known = group.loc[own & group["value"].notna(), ["chance", "ceiling"]].mean()
+            rows.append(
+                {
+                    "method": name,
+                    "tuning": tuning,
+                    "variant": variant,
+                    "metric": metric,
+                    "value": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                    "chance": known["chance"],
+                    "ceiling": known["ceiling"],
+                    "rank": rank.get(method),
+                    "n_queries": found.n_queries,
+                    "n_studies": found.n_studies,
+                }
+            )
+    return pd.DataFrame(rows).astype({"rank": "Int64"})
