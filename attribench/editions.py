@@ -16,9 +16,7 @@ from attribench.errors import AttribenchError, DatasetError, UsageError
 from attribench.files.text import shown
 
 
-def open_dataset(
-    name_or_plugin: str | plugins.Plugin, edition: Edition | None = None, data_root: Path | None = None
-) -> Dataset:
+def open_dataset(name_or_plugin: str | plugins.Plugin, edition: Edition | None = None, data_root: Path | None = None) -> Dataset:
     """The data set's `paper` edition under `data_root`, or without one its `mini` edition.
 
     Raises UsageError where `edition` and `data_root` contradict each other, and DatasetError where the files
@@ -39,10 +37,6 @@ def open_dataset(
         return _read(plugin, adapter, _mini_root(plugin, adapter), "mini")
     _require_folder(plugin, data_root, _layout(adapter))
     return _read(plugin, adapter, data_root, "paper")
-
-
-
-
 
 
 def _layout(adapter: type) -> str:

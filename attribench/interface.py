@@ -1,6 +1,8 @@
-"""The contracts between the bench and its plugins, and the plain values that pass between them.
+"""The contract of a method, the study as a method sees it, and the scores that it gives: all that a method author needs.
 
-A method author needs this page and nothing else (truth and metrics are in `attribench.measurement`). In short:
+The plain values that are named here (`Queries`, `TrainingImages`, `State`, …) are imported from this page too; they are
+written in `attribench.data` and `attribench.files.state`, the contract of observers in `attribench.diffusion.observing`.
+Data sets have a page of their own (`attribench.data`), as have truths and metrics (`attribench.measurement`). In short:
 
     @dataclass(frozen=True, kw_only=True)
     class PixelCosine(AttributionMethod):
@@ -29,28 +31,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from attribench.data import Edition, Queries, TrainingImages, Trajectory
-from attribench.diffusion.observing import TrainingObserver
+from attribench.data import Edition, Pictures, Queries, TrainingImages, Trajectory
+from attribench.diffusion.observing import TrainingObserver, Watch
 from attribench.errors import MethodError
 from attribench.files.state import State
 
 if TYPE_CHECKING:
-
     from attribench.diffusion.model import DiffusionModel
 
+__all__ = [
+    "Access", "AttributionMethod", "Edition", "Ensemble", "Features", "Pictures", "Queries", "Scores", "State", "Study",
+    "TrainingImages", "TrainingObserver", "Trajectory", "Watch",
+]  # fmt: skip
 
-
-# ---------------------------------------------------------------------------------- what is studied
-
-
-
-
-
-
-
-
-
-
+# ---------------------------------------------------------------------------------- what may be seen
 
 
 class Access(enum.Flag):
@@ -86,8 +80,6 @@ class Ensemble:
     @property
     def n_models(self) -> int:
         return self.checkpoints * self.seeds
-
-
 
 
 class Study(ABC):
@@ -152,16 +144,7 @@ class Study(ABC):
         """The arrays that this observer kept. Needs Access.TRAINING."""
 
 
-# ---------------------------------------------------------------------------------------- observing
-
-
-
-
-
-
 # ------------------------------------------------------------------------------------------ methods
-
-
 
 
 @dataclass(frozen=True)

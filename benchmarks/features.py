@@ -52,8 +52,14 @@ def main() -> None:
     ids = [image.id for concept in dataset.concepts for image in dataset.images(concept.name)][: options.pictures]
     pictures = Pictures(ids, dataset.load)
     table = Table(title=f"features of {len(ids)} pictures of {options.dataset}, batches of {BATCH}")
-    for column in ("encoder", "bare loop, ms a picture", "extraction", "no overlap", "bare / extraction [95 %]",
-                   "by the encoding thread [95 %]"):
+    for column in (
+        "encoder",
+        "bare loop, ms a picture",
+        "extraction",
+        "no overlap",
+        "bare / extraction [95 %]",
+        "by the encoding thread [95 %]",
+    ):
         table.add_column(column, justify="left" if column == "encoder" else "right")
     for name in options.encoder or [name for name in encoders.SHIPPED if encoders.available(name) is None]:
         table.add_row(name, *measured(name, pictures, options))

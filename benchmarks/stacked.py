@@ -50,9 +50,7 @@ class Bench:
         self.threads = threads
         self.clock = time.process_time if threads == 1 else time.perf_counter
         self.dataset = open_dataset("customconcept101")
-        plan = BetweenConcepts.with_preset("mini", {}).plans(
-            self.dataset, model="benchmark", split="test", seed=0, limit=None
-        )[0]
+        plan = BetweenConcepts.with_preset("mini", {}).plans(self.dataset, model="benchmark", split="test", seed=0, limit=None)[0]
         self.images, self.modifiers = plan.training.images, dict(plan.training.modifiers)
         self.config = replace(plan.training.customization, batch_size=1)
 

@@ -323,9 +323,7 @@ def choose(options: argparse.Namespace, console: Console) -> None:
 # ------------------------------------------------------------------------------------------- timing
 
 
-def _interleaved(
-    paths: dict[str, Callable[[], None]], options: argparse.Namespace, report: Report
-) -> dict[str, list[float]]:
+def _interleaved(paths: dict[str, Callable[[], None]], options: argparse.Namespace, report: Report) -> dict[str, list[float]]:
     """Seconds of each path, run in turns for `--seconds`; the first turn warms up and is not counted."""
     times: dict[str, list[float]] = {name: [] for name in paths}
     started, turns = time.perf_counter(), 0

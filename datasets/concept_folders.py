@@ -158,4 +158,3 @@ def _rows_without_files(ids: Iterable[str], concepts: Iterable[str], tables: Edi
         for table, names in lost.items()
         for name in names
     ]
-

@@ -60,4 +60,3 @@ class Laion(Dataset):
 def distractor_folder(root: Path) -> str | None:
     """The folder of distractors below a root, if it is there."""
     return next((folder for folder in FOLDERS if (root / folder).is_dir()), None)
-

@@ -170,9 +170,7 @@ def _paths(file: str, name: str, paths: object) -> tuple[str, ...]:
 
 
 def _is_chunk(chunk: object) -> bool:
-    return (
-        isinstance(chunk, tuple | list) and len(chunk) == 2 and all(type(n) is int for n in chunk) and 0 <= chunk[0] < chunk[1]
-    )
+    return isinstance(chunk, tuple | list) and len(chunk) == 2 and all(type(n) is int for n in chunk) and 0 <= chunk[0] < chunk[1]
 
 
 def _require(file: str, holds: bool, what: str) -> None:

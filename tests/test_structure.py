@@ -89,9 +89,7 @@ def test_every_dependency_is_pinned():
     from packaging.utils import canonicalize_name
 
     pins = {
-        canonicalize_name(line.split("==")[0])
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if "==" in line
+        canonicalize_name(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]

@@ -117,10 +117,6 @@ def of_generations(method: AttributionMethod) -> list[Features]:
     return [one for one in of_queries(method.features()) if learns and not one.needs & (MODELS | Access.TRAJECTORY)]
 
 
-
-
-
-
 def _observers(plan: StudyPlan, reader: Reader) -> tuple[TrainingObserver, ...]:
     watches = isinstance(reader, AttributionMethod) and Access.TRAINING in reader.needs
     return tuple(reader.observers(plan.prompts)) if watches else ()
@@ -184,8 +180,6 @@ def read(ctx: StepContext) -> None:
         keep_features(ctx, features, lambda state: features.of_queries(study, state, queries))
 
 
-
-
 def fit(ctx: StepContext) -> None:
     """`method.fit`, timed."""
     method: AttributionMethod = ctx.params["method"]
@@ -217,8 +211,6 @@ def score(ctx: StepContext) -> None:
     else:
         write_scores(path, found[0])
     note_cost(ctx, "scores", cost)
-
-
 
 
 def _study(ctx: StepContext, reader: Reader, seed: int) -> tuple[GrantedStudy, Queries | None]:

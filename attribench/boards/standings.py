@@ -160,9 +160,7 @@ def _variant(name: str, names: Sequence[tuple[str, str]], lines: Sequence[Line])
 
     present = sorted((line for line in lines if headline in line.numbers), key=place)
     rows = [line.numbers[headline].row for line in present]
-    known = {
-        which: {metric: _known(present, name, metric, which) for metric in metrics} for which in ("chance", "ceiling")
-    }
+    known = {which: {metric: _known(present, name, metric, which) for metric in metrics} for which in ("chance", "ceiling")}
     return Variant(
         name=name,
         metrics=metrics,

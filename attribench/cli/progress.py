@@ -86,7 +86,7 @@ class Tally:
         return left / max(1, min(self._lanes, self.count("waiting", "running")))
 
     def summary(self) -> str:
-        """"1:20 so far, about 3:05 left"."""
+        """ "1:20 so far, about 3:05 left"."""
         left = self.left()
         return f"{clock(self.elapsed)} so far" + ("" if left is None else f", about {clock(left)} left")
 
@@ -167,7 +167,7 @@ class RichDisplay(Listener):
 
 
 def clock(seconds: float) -> str:
-    """"0:42", "12:05", "3:10:00"."""
+    """ "0:42", "12:05", "3:10:00"."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

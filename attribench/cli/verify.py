@@ -87,6 +87,4 @@ def _summary(dataset: Dataset, problems: Sequence[Problem]) -> str:
     from attribench.files.text import shown
 
     number = {0: "no problem", 1: "1 problem"}.get(len(problems), f"{len(problems)} problems")
-    return (
-        f"{dataset.name}, {dataset.edition} edition in {shown(str(dataset.root))}: looked at {dataset.contents}, {number}"
-    )
+    return f"{dataset.name}, {dataset.edition} edition in {shown(str(dataset.root))}: looked at {dataset.contents}, {number}"

@@ -36,5 +36,3 @@ class Verdict:
 
     def __str__(self) -> str:
         return f"{self.status:<10}  {self.check:<16}  {self.what}"
-
-

@@ -27,9 +27,10 @@ from attribench.data.kinds import (
     SynthesizedPicture,
     Unusable,
 )
+from attribench.files.confined import Problem
 
 __all__ = [
     "MODIFIER", "CaptionedDataset", "CaptionedImage", "Concept", "ConceptDataset", "Dataset", "Edition", "ExemplarDataset",
-    "ExemplarModel", "ExemplarSplit", "GenerationCase", "ImageRecord", "Pictures", "PoolImage", "PromptRecord", "Queries",
-    "Role", "Split", "SynthesizedPicture", "TrainImage", "TrainingImages", "Trajectory", "Unusable",
+    "ExemplarModel", "ExemplarSplit", "GenerationCase", "ImageRecord", "Pictures", "PoolImage", "Problem", "PromptRecord",
+    "Queries", "Role", "Split", "SynthesizedPicture", "TrainImage", "TrainingImages", "Trajectory", "Unusable",
 ]  # fmt: skip

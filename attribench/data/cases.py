@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from attribench.data.region import Region
 
 
-
 Edition = Literal["mini", "paper"]
 Split = Literal["dev", "test"]
 Role = Literal["fit", "query"]

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-
-
 class Dataset(ABC):
     """A data set as it lies on disk, read from a root in its public layout.
 

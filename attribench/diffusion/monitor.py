@@ -90,9 +90,7 @@ class _ValueWatch(Watch):
         self.layer_mean = monitor.reduction == "layer-mean"
         self.modifiers = model.modifiers
         self.seen = {token: vector.clone() for token, vector in self.modifiers.items()}
-        self.holders = {
-            token: [j for j, prompt in enumerate(monitor.prompts) if token in prompt] for token in self.modifiers
-        }
+        self.holders = {token: [j for j, prompt in enumerate(monitor.prompts) if token in prompt] for token in self.modifiers}
         self.rows_at_once = max(1, BLOCK_FLOATS // sum(widths))
         self.states = torch.cat([model.encode_prompts(some).float() for some in self.ids.split(ENCODED_AT_ONCE)])
         self.table = torch.zeros(n_train, len(self.ids), dtype=torch.float64, device=self.ids.device)
@@ -194,9 +192,7 @@ class _GradientWatch(_ValueWatch):
             )
         if moved := self._moved():
             self.states[moved] = self._encode(moved)
-        step = torch.cat(
-            [torch.zeros_like(w) if g is None else g for w, g in zip(self.weights, gradients, strict=True)]
-        ).float()
+        step = torch.cat([torch.zeros_like(w) if g is None else g for w, g in zip(self.weights, gradients, strict=True)]).float()
         fresh = torch.cat([weight.detach() for weight in self.weights]).float()
         held = sorted({j for token in moving for j in self.holders[token]})
         changes = self._norms(self.states, step, self.counts)

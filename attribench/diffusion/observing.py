@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 if TYPE_CHECKING:
-
     from attribench.diffusion.model import DiffusionModel
-
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,9 +57,7 @@ class StackedModel:
         """One model's weights, with the names and shapes of `DiffusionModel.customized_weights`."""
         widths = [layer.out_features for layer in self._layers.values()]
         parts = dict(zip(self._layers, self.projections[number].split(widths), strict=True))
-        parts |= {
-            f"modifier.{token}": vector for token, vector in zip(self.model.modifiers, self.modifiers[number], strict=True)
-        }
+        parts |= {f"modifier.{token}": vector for token, vector in zip(self.model.modifiers, self.modifiers[number], strict=True)}
         return {name: part.detach().to("cpu", copy=True).contiguous() for name, part in parts.items()}
 
     @contextmanager

@@ -65,7 +65,7 @@ def _encoder(name: str, model: open_clip.CLIP, preprocess: Any, tokenize: Any, d
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """"ViT-B-32/openai" -> ("ViT-B-32", "openai")."""
+    """ "ViT-B-32/openai" -> ("ViT-B-32", "openai")."""
     model, _, tag = name.rpartition("/")
     return model, tag
 

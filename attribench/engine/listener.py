@@ -25,13 +25,3 @@ class Listener:
 
     def end(self) -> None:
         """The run is over, or was cut short."""
-
-
-
-
-
-
-
-
-
-

@@ -1,8 +1,8 @@
 """What a piece of work costs: seconds and peak memory.
 
-    with measure("cpu") as cost:
-        method.fit(study, state)
-    cost.seconds, cost.peak_bytes
+with measure("cpu") as cost:
+    method.fit(study, state)
+cost.seconds, cost.peak_bytes
 """
 
 from __future__ import annotations

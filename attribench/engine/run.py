@@ -1,8 +1,8 @@
 """Running steps: what is in the store is not made again, and what fails takes only its descendants along.
 
-    outcomes = execute([scores], ArtifactStore(root), workers="auto")
-    if outcomes[scores].ok:
-        folder = store.path(scores["scores"].key)
+outcomes = execute([scores], ArtifactStore(root), workers="auto")
+if outcomes[scores].ok:
+    folder = store.path(scores["scores"].key)
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class _OneAtATime:
 def _run_here(plan: Plan, store: ArtifactStore, device: str, hearing: _OneAtATime) -> dict[Step, Outcome]:
     outcomes: dict[Step, Outcome] = {}
     for step in plan.to_run:
+
         def report(done: int, total: int, note: str, step: Step = step) -> None:
             hearing.call("progress", step, done, total, note)
 
@@ -86,9 +87,7 @@ def _run_here(plan: Plan, store: ArtifactStore, device: str, hearing: _OneAtATim
     return outcomes
 
 
-def _run_on_cluster(
-    client: Client, plan: Plan, store: ArtifactStore, device: str, hearing: _OneAtATime
-) -> dict[Step, Outcome]:
+def _run_on_cluster(client: Client, plan: Plan, store: ArtifactStore, device: str, hearing: _OneAtATime) -> dict[Step, Outcome]:
     from distributed import as_completed
 
     run = uuid.uuid4().hex[:12]

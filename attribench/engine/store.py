@@ -53,9 +53,7 @@ class ArtifactStore:
         except OSError as error:
             if self.is_full(error):
                 raise self._disk_full() from error
-            raise StoreError(
-                f"the store {self.root} cannot be used: {error.strerror}; choose another --store"
-            ) from error
+            raise StoreError(f"the store {self.root} cannot be used: {error.strerror}; choose another --store") from error
         sweep(self.root / "partial", self.root / "scratch")
 
     def _check_format(self) -> None:
@@ -68,8 +66,7 @@ class ArtifactStore:
             found = "unreadable"
         if found != FORMAT:
             raise StoreError(
-                f"the store {self.root} has format {found}, this attribench reads format {FORMAT}; "
-                "choose another --store"
+                f"the store {self.root} has format {found}, this attribench reads format {FORMAT}; choose another --store"
             )
 
     # ------------------------------------------------------------------------------------- reading

@@ -42,12 +42,6 @@ def fault(file: str, what: str, remedy: str = RESTORE) -> FileFault:
     return FileFault(Problem(shown(file), what, remedy))
 
 
-
-
-
-
-
-
 def confined(root: Path, relative: str) -> Path:
     """The path of `relative` below `root`, symlinks followed. Raises FileFault if it leads out of the root."""
     pure = PurePosixPath(relative)

@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from attribench.errors import MethodError
-
-if TYPE_CHECKING:
-
-    pass
-
 
 
 class State(Mapping[str, np.ndarray]):

@@ -91,5 +91,3 @@ class Truth:
             tables={name: table[numbers] for name, table in self.tables.items()},
             retrained=None if self.retrained is None else self.retrained.of_queries(numbers),
         )
-
-

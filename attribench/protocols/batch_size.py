@@ -80,9 +80,7 @@ class BatchSize(BetweenConcepts):
         columns = [monitor.prompts.index(case.prompt) for case in plan.roles(role)]
         tables = np.asarray(observed[over_time]["tables"])  # [moments, n_train, n_prompts]
         epochs = plan.training.customization.epochs
-        named = {
-            f"epoch {epochs * (moment + 1) / len(tables):g}": table[:, columns].T for moment, table in enumerate(tables)
-        }
+        named = {f"epoch {epochs * (moment + 1) / len(tables):g}": table[:, columns].T for moment, table in enumerate(tables)}
         return {"table": np.asarray(observed[monitor]["table"])[:, columns].T} | named
 
     # ------------------------------------------------------------------------------------ metrics

@@ -131,9 +131,7 @@ class LeaveKOut(Protocol):
         preset = self.preset
         n_train = preset.n_images or n_images
         if n_train > n_images:
-            raise DatasetError(
-                f"{dataset.name} has {n_images} pictures, a study needs {n_train}; lower {self.name}.n_images"
-            )
+            raise DatasetError(f"{dataset.name} has {n_images} pictures, a study needs {n_train}; lower {self.name}.n_images")
         if list(preset.curve) != sorted(set(preset.curve)) or preset.curve[0] != 0:
             raise UsageError(f"{self.name}.curve = {list(preset.curve)}: give rising numbers of images, from 0 on")
         missing = [k for k in preset.k if k not in preset.curve]

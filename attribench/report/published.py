@@ -15,9 +15,7 @@ from importlib import resources
 import pandas as pd
 
 
-def published(
-    dataset: str, protocol: str, variant: str | None = None, n_concepts: int | None = None
-) -> pd.DataFrame:
+def published(dataset: str, protocol: str, variant: str | None = None, n_concepts: int | None = None) -> pd.DataFrame:
     """Published rows: dataset, protocol, variant, n_concepts, method, plugin, metric, value, flag, source.
 
     `method` is the name as printed, `plugin` that of the method which does here what the paper describes. `variant` and

@@ -169,9 +169,7 @@ def rows_of(table: pa.Table, path: Path | str) -> list[Row]:
         rows = [Row.model_validate(values) for values in table.to_pylist()]
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        raise StoreError(
-            f"{path}: {first['loc'][0]} = {first['input']!r}: {first['msg']}; run its run.toml again"
-        ) from error
+        raise StoreError(f"{path}: {first['loc'][0]} = {first['input']!r}: {first['msg']}; run its run.toml again") from error
     check(rows)
     return rows
 
@@ -196,8 +194,7 @@ def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     if set(table.column_names) != set(schema.names):
         differing = ", ".join(sorted(set(table.column_names) ^ set(schema.names)))
         raise StoreError(
-            f"{path} was written by another version of attribench (columns that differ: {differing}); "
-            "run its run.toml again"
+            f"{path} was written by another version of attribench (columns that differ: {differing}); run its run.toml again"
         )
     return table
 

@@ -43,10 +43,6 @@ def show(rows: Sequence[Row], console: Console) -> None:
     _show_published(rows[0], console)
 
 
-
-
-
-
 def _headline(rows: Sequence[Row]) -> Text:
     row = rows[0]
     variants = dict.fromkeys(r.variant for r in rows)
@@ -90,9 +86,7 @@ def _show_variant(variant: str, rows: list[Row], console: Console) -> None:
         console.print(_table(columns, methods, controls))
 
 
-def _packed(
-    groups: list[list[Column]], methods: list[str], controls: list[str], console: Console
-) -> Iterator[list[Column]]:
+def _packed(groups: list[list[Column]], methods: list[str], controls: list[str], console: Console) -> Iterator[list[Column]]:
     """The groups of columns in as few tables as the console's width allows, in order; a group stays together."""
     unlimited = console.options.update_width(10_000)
     current: list[Column] = []
@@ -161,10 +155,6 @@ def cost_columns(rows: list[Row]) -> list[Column]:
     ]
 
 
-
-
-
-
 # --------------------------------------------------------------------------------------- footers
 
 
@@ -174,8 +164,6 @@ def _show_reasons(rows: Sequence[Row], console: Console) -> None:
         style = "yellow" if status == "unavailable" else "red"
         line = shown(" ".join(reason.split()))
         console.print(Text.assemble((f"{shown(label)} {status}: ", style), line), soft_wrap=True)
-
-
 
 
 def _show_published(row: Row, console: Console) -> None:

@@ -83,9 +83,7 @@ def nearest(queries: np.ndarray, rows: Rows, k: int, *, threads: int | None = No
     return Nearest(places, scores)
 
 
-def ranks(
-    queries: np.ndarray, own: Sequence[np.ndarray], rows: Rows, *, threads: int | None = None
-) -> Ranks:
+def ranks(queries: np.ndarray, own: Sequence[np.ndarray], rows: Rows, *, threads: int | None = None) -> Ranks:
     """The ranks, among `rows`, of each query's own rows [r, d]. Raises DatasetError for features that are not finite."""
     unit = _unit_queries(queries, rows)
     if len(own) != len(unit) or any(block.ndim != 2 or block.shape[1] != rows.d for block in own):

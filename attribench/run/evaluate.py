@@ -48,9 +48,7 @@ def evaluate(prepared: Prepared, outcomes: Outcomes, tunings: Mapping[str, Tunin
     rows, shown = [], []
     if len(per_query):
         worse_is_more = [metric.name for metric in _metrics(prepared) if not metric.higher_is_better]
-        numbers = summary(
-            per_query, lower_is_better=worse_is_more, two_way=two_way, seed=prepared.config.seed
-        ).to_dict("records")
+        numbers = summary(per_query, lower_is_better=worse_is_more, two_way=two_way, seed=prepared.config.seed).to_dict("records")
         for contender in contenders:
             identity = _identity(prepared, contender) | costs(prepared, contender.entry)
             which = (contender.entry.plugin.name, contender.tuning or "")
@@ -77,8 +75,6 @@ def check_at_chance(prepared: Prepared) -> None:
     """Raise ControlError when a control whose known value is chance is off it."""
     at_chance = [entry.plugin.name for entry in prepared.methods if entry.method.at_chance]
     check_controls(record.read_per_query(prepared.folder), at_chance)
-
-
 
 
 def _metrics(prepared: Prepared) -> list[Metric]:
@@ -167,9 +163,7 @@ def _identity(prepared: Prepared, contender: Contender) -> dict:
     }
 
 
-def _empty_rows(
-    prepared: Prepared, entry: MethodSteps, outcomes: Outcomes, unserved: Mapping[str, str]
-) -> list[record.Row]:
+def _empty_rows(prepared: Prepared, entry: MethodSteps, outcomes: Outcomes, unserved: Mapping[str, str]) -> list[record.Row]:
     status, reason = fault(prepared, entry, outcomes)
     identity = _identity(prepared, Contender(entry, entry.method))
     return [
@@ -178,10 +172,3 @@ def _empty_rows(
         for metric in prepared.metrics(variant)
         if metric.name not in unserved
     ]
-
-
-# ----------------------------------------------------------------------------------------- pictures
-
-
-
-

@@ -71,9 +71,7 @@ def _plan(experiment_text: str, data_root: Path | None) -> Planned:
     protocol = plugins.find("protocol", experiment.protocol).load().with_preset(experiment.preset, overrides)
     if not isinstance(dataset, protocol.data):
         raise UsageError(f"the protocol {protocol.name} takes {protocol.data.kind}, and {dataset.name} holds {dataset.kind}")
-    plans = protocol.plans(
-        dataset, model=experiment.model, split=experiment.split, seed=experiment.seed, limit=experiment.limit
-    )
+    plans = protocol.plans(dataset, model=experiment.model, split=experiment.split, seed=experiment.seed, limit=experiment.limit)
     return Planned(experiment, dataset, protocol, tuple(plans))
 
 

@@ -21,8 +21,6 @@ from attribench.study.steps import observation_name
 Outcomes = Mapping[Step, Outcome]
 
 
-
-
 def measured(
     prepared: Prepared,
     entry: MethodSteps,
@@ -39,10 +37,6 @@ def measured(
     for run in entry.runs:
         scores = scores_of(prepared, run, role, candidate)
         yield from measured_on(run.plan, run.seed, scores.values, truths[run.plan.id], metrics, role)
-
-
-
-
 
 
 def scores_of(prepared: Prepared, run: MethodRun, role: Role, candidate: int | None) -> Scores:
@@ -98,7 +92,3 @@ def score_tables(prepared: Prepared, plan: StudyPlan, done: Callable[[Step], boo
                         ScoreTable(method=entry.plugin.name, seed=run.seed, candidate=candidate, role=role, scores=scores)
                     )
     return tables
-
-
-
-

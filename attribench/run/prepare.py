@@ -29,12 +29,6 @@ from attribench.study.training import Customization
 WHOLE_PICTURES = "it attributes whole pictures, and this run asks for boxes of them; leave --region(s) out to run it"
 
 
-
-
-
-
-
-
 def prepare(config: RunConfig) -> Prepared:
     """Everything short of running: plugins found, data opened, studies planned, steps made."""
     for path in config.plugins:
@@ -108,17 +102,7 @@ def _require_own_names(prepared: Prepared) -> None:
                 )
 
 
-
-
-
-
-
-
 # ----------------------------------------------------------------------------------------- parts
-
-
-
-
 
 
 def _configured(
@@ -240,7 +224,3 @@ def _device(name: str) -> str:
     if name not in ("cpu", "cuda"):
         raise UsageError(f"--device {name}: use auto, cpu or cuda")
     return name
-
-
-
-

@@ -25,8 +25,6 @@ BYTE_LIMIT = 16 * 2**20
 _BOX = ("x", "y", "w", "h")
 
 
-
-
 class QueryRegion(pydantic.BaseModel):
     """The box of one query, as a file names it and `run.toml` keeps it."""
 

@@ -36,9 +36,7 @@ def shown_queries(
     return shown
 
 
-def _shown(
-    prepared: Prepared, contenders: Sequence[Contender], labels: Mapping[str, str], plan: StudyPlan, number: int
-) -> Shown:
+def _shown(prepared: Prepared, contenders: Sequence[Contender], labels: Mapping[str, str], plan: StudyPlan, number: int) -> Shown:
     generated = prepared.studies[plan.id].pictures.keys["pictures"]
     folder = prepared.store.path(generated) if plan.given is None else None
     case = plan.roles("query")[number]
@@ -56,8 +54,12 @@ def _shown(
         ]
     queries = queries_of(plan, "query", folder, prepared.dataset.load)
     return Shown(
-        prompt=case.prompt, picture=queries[number], title=" + ".join(case.concepts), marks=marks,
-        region=queries.regions[number], top=top,
+        prompt=case.prompt,
+        picture=queries[number],
+        title=" + ".join(case.concepts),
+        marks=marks,
+        region=queries.regions[number],
+        top=top,
     )
 
 

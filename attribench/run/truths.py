@@ -51,10 +51,6 @@ def write_truths(prepared: Prepared, outcomes: Outcomes) -> None:
                 save_file(arrays, path, metadata={name: json.dumps(value) for name, value in about.items()})
 
 
-
-
-
-
 def _done(step: Any, outcomes: Outcomes) -> bool:
     return step in outcomes and outcomes[step].ok
 

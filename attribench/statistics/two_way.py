@@ -106,9 +106,7 @@ def estimate_redrawn(value: float, means: np.ndarray, n_queries: int, n_studies:
     return Estimate(value=value, low=low, high=high, n_queries=n_queries, n_studies=n_studies)
 
 
-def compare_redrawn(
-    value: Mapping[Method, float], means: Mapping[Method, np.ndarray], n_studies: int
-) -> list[Difference]:
+def compare_redrawn(value: Mapping[Method, float], means: Mapping[Method, np.ndarray], n_studies: int) -> list[Difference]:
     """Every pair of methods on the same resamples, as `statistics.compare`; no p-value over one study."""
     names = list(value)
     if len(names) < 2:

@@ -1,8 +1,8 @@
 """The pictures of a study's cases: what a generation leaves on disk, or what the data set gives.
 
-    pictures/00000.png              one per case, in the order of the plan's cases
-    trajectory/00000.npy            [steps, channels, height, width] float32: predicted x_0 along its sampling
-    trajectory/timesteps.npy        [steps] int64, falling
+pictures/00000.png              one per case, in the order of the plan's cases
+trajectory/00000.npy            [steps, channels, height, width] float32: predicted x_0 along its sampling
+trajectory/timesteps.npy        [steps] int64, falling
 """
 
 from __future__ import annotations

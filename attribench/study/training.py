@@ -177,9 +177,7 @@ class Customization(Training):
     ) -> list[float]:
         from attribench.diffusion.customization import customize
 
-        return customize(
-            model, self.images, materials.load, self.customization, seed=self.seed, watches=watches, report=report
-        )
+        return customize(model, self.images, materials.load, self.customization, seed=self.seed, watches=watches, report=report)
 
     def retrain(
         self, model: DiffusionModel, parts: Sequence[Retraining], materials: Materials, report: Report

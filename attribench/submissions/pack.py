@@ -106,7 +106,12 @@ def members_of(
 
 
 def _rows(
-    planned: Planned, methods: tuple[Method, ...], scores: ScoresOf, truths: Mapping[str, Truth], rows: list[record.Row], *,
+    planned: Planned,
+    methods: tuple[Method, ...],
+    scores: ScoresOf,
+    truths: Mapping[str, Truth],
+    rows: list[record.Row],
+    *,
     ranked: bool,
 ) -> tuple[list[record.Row], pd.DataFrame]:
     """The record anew: numbers from the scores, and what cannot be recomputed (costs, device) from the run.

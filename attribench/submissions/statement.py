@@ -16,16 +16,8 @@ FORMAT = "attribench submission 1"
 ACCESS = ("gradients", "checkpoints", "training", "trajectory")
 
 
-
-
-
-
 Link = Annotated[str, Field(max_length=300, pattern=r"^https?://[A-Za-z0-9.-]+(:\d+)?(/[^\s<>\"'`\\]*)?$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-
-
 
 
 class Study(Strict):

@@ -171,9 +171,7 @@ def _claims(members: Mapping[str, bytes], statement: Statement) -> tuple[list[re
     return rows, table_of(members[PER_QUERY], record.PER_QUERY_SCHEMA, PER_QUERY).to_pandas()
 
 
-def _scores(
-    members: Mapping[str, bytes], statement: Statement, planned: Planned
-) -> dict[tuple[str, str, int], np.ndarray]:
+def _scores(members: Mapping[str, bytes], statement: Statement, planned: Planned) -> dict[tuple[str, str, int], np.ndarray]:
     found = {}
     for of in planned.plans:
         queries, images = [case.id for case in of.roles("query")], [image.id for image in of.rows]

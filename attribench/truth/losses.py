@@ -56,9 +56,7 @@ class TakenLosses:
     """These pictures."""
 
     @classmethod
-    def of_all(
-        cls, study: StudySteps, requests: Sequence[Retrainings], has: Callable[[str], bool]
-    ) -> dict[Role, TakenLosses]:
+    def of_all(cls, study: StudySteps, requests: Sequence[Retrainings], has: Callable[[str], bool]) -> dict[Role, TakenLosses]:
         """The steps for the requests of a study, by role; what the store `has` (by key) is not made again.
 
         Raises UsageError for a request that cannot be met.

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 DEVIATION = "deviation.npy"
 
 
-def regenerate_step(
-    study: StudySteps, weights: Mapping[str, Ref], taken: Mapping[str, Sequence[GenerationCase]]
-) -> Step:
+def regenerate_step(study: StudySteps, weights: Mapping[str, Ref], taken: Mapping[str, Sequence[GenerationCase]]) -> Step:
     """`weights` and the queries that are generated again under them, by output."""
     plan, generation = study.plan, study.pictures.estimate
     share = sum(map(len, taken.values())) / len(plan.cases)
@@ -42,8 +40,7 @@ def regenerate_step(
         own_inputs={name: frozenset({name}) for name in weights},
         outputs={name: tuple(cases) for name, cases in taken.items()},
         bindings={**study.bindings, "plan": plan},
-        estimate=generation
-        and {**generation, "seconds": generation["seconds"] * share, "bytes": generation["bytes"] * share},
+        estimate=generation and {**generation, "seconds": generation["seconds"] * share, "bytes": generation["bytes"] * share},
         gpu=True,
     )
 

@@ -21,14 +21,6 @@ MODELS_LOOKED_AT = 32
 """Models under which one step takes losses, or generates."""
 
 
-
-
-
-
-
-
-
-
 def retrain_steps(
     plan: StudyPlan,
     parts: Iterable[Part],
@@ -65,9 +57,7 @@ def in_chunks(parts: Sequence[Part], size: int = MODELS_LOOKED_AT) -> list[Seque
     return [parts[start : start + size] for start in range(0, len(parts), size)]
 
 
-def _retrain_step(
-    plan: StudyPlan, parts: Sequence[Part], bindings: Mapping, estimate: Mapping[str, float] | None
-) -> Step:
+def _retrain_step(plan: StudyPlan, parts: Sequence[Part], bindings: Mapping, estimate: Mapping[str, float] | None) -> Step:
     n_train = len(plan.training.images)
     share = sum(n_train - len(part.left_out) for part in parts) / n_train
     return Step(
@@ -78,8 +68,7 @@ def _retrain_step(
         inputs=plan.training.inputs(bindings),
         outputs={part.name: part for part in parts},
         bindings={**bindings, "plan": plan},
-        estimate=estimate
-        and {**estimate, "seconds": estimate["seconds"] * share, "bytes": estimate["bytes"] * len(parts)},
+        estimate=estimate and {**estimate, "seconds": estimate["seconds"] * share, "bytes": estimate["bytes"] * len(parts)},
         gpu=True,
     )
 

@@ -1,6 +1,6 @@
 """MONTRAGE's attribution model (section 3.2, figure 4): a siamese Scaler on a frozen embedder, shifted cosine.
 
-    P(x_gen, x_i) = (1 + cos(S(f(x_gen)), S(f(x_i)))) / 2          f: frozen embedder, S: Scaler, shared
+P(x_gen, x_i) = (1 + cos(S(f(x_gen)), S(f(x_i)))) / 2          f: frozen embedder, S: Scaler, shared
 """
 
 from __future__ import annotations

@@ -26,8 +26,7 @@ def small_options(paper_folder: Path, small_model_folder: Path) -> dict:
         "model": str(small_model_folder),
         "preset": "mini",
         "workers": 1,  # no second import of torch for seconds of work; test_job.py runs the others
-        "params": [f"between-concepts.{name}={value}" for name, value in SMALL.items()]
-        + ["shuffled-queries.encoder=clip-tiny"],
+        "params": [f"between-concepts.{name}={value}" for name, value in SMALL.items()] + ["shuffled-queries.encoder=clip-tiny"],
     }
 
 

@@ -67,9 +67,7 @@ def test_a_plugin_that_raises_is_one_line_and_loses_nothing(attribench, command_
         "    def score(self, study, state, queries):\n"
         "        raise ZeroDivisionError('oh no')\n"
     )
-    result = attribench(
-        "run", *command_line, "--plugin", "broken.py", "-m", "broken", "-m", "pixel", "--json", "--out", "out"
-    )
+    result = attribench("run", *command_line, "--plugin", "broken.py", "-m", "broken", "-m", "pixel", "--json", "--out", "out")
     assert result.returncode == 5
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert {row["status"] for row in rows if row["method"] == "broken"} == {"failed"}

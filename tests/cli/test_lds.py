@@ -144,9 +144,7 @@ def test_a_later_method_retrains_nothing(first, with_tuning):
 
 def test_without_anything_to_tune_no_dev_subset_is_trained(options, tmp_path):
     prepared = prepare(RunConfig.gather(None, **options | {"store": tmp_path / "store"}))
-    n_models = sum(
-        len(step.outputs) for step in make_plan(prepared.targets, prepared.store).to_run if step.name == "retrain"
-    )
+    n_models = sum(len(step.outputs) for step in make_plan(prepared.targets, prepared.store).to_run if step.name == "retrain")
     assert n_models == 2 * 6 * 2
     assert {role for truths in prepared.truths.values() for role in truths} == {"query"}
 
@@ -206,9 +204,7 @@ def test_a_truth_is_imported_where_nothing_was_trained(first, exported, with_tun
 def test_a_run_that_tunes_nothing_takes_the_same_file(exported, options, tmp_path):
     there = prepared_in(options, tmp_path / "store")
     truth_file.import_(there, exported)
-    assert not {"train", "generate", "retrain", "losses"} & {
-        step.name for step in make_plan(there.targets, there.store).to_run
-    }
+    assert not {"train", "generate", "retrain", "losses"} & {step.name for step in make_plan(there.targets, there.store).to_run}
 
 
 def tampered(exported, folder, change) -> tuple:

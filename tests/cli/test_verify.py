@@ -51,9 +51,7 @@ def artists(copy: Path) -> Path:
 def test_a_whole_copy_is_one_line(say, copy):
     said = say("verify", "CustomConcepts101", "--data-root", copy)
     assert said.code == 0
-    assert said.out == (
-        f"customconcept101, paper edition in {copy}: looked at 21 pictures of 7 usable concepts, no problem\n"
-    )
+    assert said.out == (f"customconcept101, paper edition in {copy}: looked at 21 pictures of 7 usable concepts, no problem\n")
 
 
 def test_the_mini_edition_is_whole(say):
@@ -127,10 +125,7 @@ def test_what_cannot_be_verified_is_one_line(say, arguments, code, hint):
 
 def test_a_data_set_of_a_plugin_file_is_verified(say, artists, tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from attribench.datasets.artchive import Artchive\n"
-        "class Mine(Artchive):\n"
-        "    '''Mine.'''\n"
-        "    name = 'mine-to-verify'\n"
+        "from attribench.datasets.artchive import Artchive\nclass Mine(Artchive):\n    '''Mine.'''\n    name = 'mine-to-verify'\n"
     )
     said = say("verify", "mine-to-verify", "--plugin", tmp_path / "mine.py", "--data-root", artists)
     assert said.code == 0 and said.out.startswith("mine-to-verify, paper edition")

@@ -87,9 +87,7 @@ def test_thin_concepts_are_left_out_and_reported(artchive_root, picture):
     ]
     with pytest.raises(DatasetError, match="no usable concept 'single'"):
         dataset.images("single")
-    assert dataset.notices == (
-        "left out, since a concept needs 2 pictures: 2 of 8 concepts (empty has none, single has 1)",
-    )
+    assert dataset.notices == ("left out, since a concept needs 2 pictures: 2 of 8 concepts (empty has none, single has 1)",)
 
 
 def test_a_whole_copy_has_nothing_to_tell(artchive_root):

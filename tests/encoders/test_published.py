@@ -30,9 +30,7 @@ AS_PUBLISHED = {  # methods.md §6; no interpolation stands for torchvision's de
 @pytest.mark.parametrize("size", [(300, 200), (64, 64), (500, 701)])
 def test_preprocessing_is_that_of_the_paper(name, size):
     resize, crop, mean, std = AS_PUBLISHED[name]
-    expected = transforms.Compose(
-        [resize, transforms.CenterCrop(crop), transforms.ToTensor(), transforms.Normalize(mean, std)]
-    )
+    expected = transforms.Compose([resize, transforms.CenterCrop(crop), transforms.ToTensor(), transforms.Normalize(mean, std)])
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     assert torch.equal(PUBLISHED[name].preprocessing(picture), expected(picture))
 
@@ -50,9 +48,7 @@ def vit_b16_names(image_size: int) -> dict[str, tuple[int, ...]]:
     return names
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("dino_vitb16", 224), ("mocov3_vitb_300ep", 224), ("vit_base_patch16_384", 384)]
-)
+@pytest.mark.parametrize(("name", "size"), [("dino_vitb16", 224), ("mocov3_vitb_300ep", 224), ("vit_base_patch16_384", 384)])
 def test_the_authors_names_and_shapes_fit_the_architecture(name, size):
     with torch.device("meta"):
         model = PUBLISHED[name].architecture()

@@ -161,4 +161,3 @@ def test_a_dry_run_runs_nothing_and_estimates_from_earlier_runs(store, tmp_path)
 
     stated = Step("slow", draw, {}, {}, {"numbers": None}, estimate={"seconds": 60})
     assert dry_run([stated], store)[0].estimate.seconds == 60
-

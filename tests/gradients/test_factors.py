@@ -60,9 +60,7 @@ def test_factors_equal_the_vmap_oracle(double_model, group, normalize):
         assert oracle[name].abs().max() < 1e-14 or relative_error({name: ours[name]}, {name: oracle[name]}) < 1e-10
 
 
-@pytest.mark.parametrize(
-    "function", ["loss", "mean-squared-l2-norm", "mean", "l1-norm", "l2-norm", "linf-norm", "weighted-mse"]
-)
+@pytest.mark.parametrize("function", ["loss", "mean-squared-l2-norm", "mean", "l1-norm", "l2-norm", "linf-norm", "weighted-mse"])
 def test_every_output_function_equals_a_transcription_of_its_formula(double_model, function):
     (sample,) = samples_for(double_model, n=1, k=3)
     ours = matrices(GradientReader(double_model, "cross-attention-kv", function), [sample])

@@ -169,7 +169,7 @@ def test_layers_longer_than_a_window_lose_no_coordinate():
     projector = Projection(kind="sjlt", dim=1000, sparsity=1).projector(shapes, "cpu")
     ones = {"layer": Gradients(torch.ones(1, 1, 350), torch.ones(1, 1, 200))}
     sketch = projector.drawn(0)["layer"]
-    (_, _, order, sign), = sketch.parts
+    ((_, _, order, sign),) = sketch.parts
     assert torch.equal(order[sign != 0].sort().values, torch.arange(70_000, dtype=torch.int32))
     torch.testing.assert_close(projector(ones)[0].square().sum(), torch.tensor(70_000.0), rtol=0.2, atol=0)
 

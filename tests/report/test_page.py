@@ -39,8 +39,15 @@ def page_of(tmp_path: Path):
         Image.new("RGB", (40, 30), "white").save(tmp_path / "intervals.png")
         colours = ["red", "green", "blue", "white", "black", "grey"]
         found = [(Image.new("RGB", (64, 64), colour), colour == "green") for colour in colours]
-        queries = [Shown(prompt=f"a cat {HOSTILE}", picture=Image.new("RGB", (700, 500)), title="cat",
-                         marks="shows a concept of the prompt", top={"montrage": found})]
+        queries = [
+            Shown(
+                prompt=f"a cat {HOSTILE}",
+                picture=Image.new("RGB", (700, 500)),
+                title="cat",
+                marks="shows a concept of the prompt",
+                top={"montrage": found},
+            )
+        ]
         given = {"dataset": open_dataset("artchive"), "queries": queries, "plots": {"intervals.png": "intervals", "none.png": ""},
                  "preset": {"n_concepts": 5, "k": {"mixed": 10}}, "environment": {"torch": "2.11"}}  # fmt: skip
         write_report(tmp_path, rows, **(given | more))

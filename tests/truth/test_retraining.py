@@ -176,9 +176,7 @@ def test_losses_that_are_there_need_no_model(study, store, request_for):
     assert all(again["query"].found_before(store.has).values())
     more = request_for((*KEPT, (2, 3)), (7,))
     wider = taken(study, store, more)["query"]
-    np.testing.assert_array_equal(
-        wider.retrained(store.path).losses[:, :3, 0], found.retrained(store.path).losses[:, :, 0]
-    )
+    np.testing.assert_array_equal(wider.retrained(store.path).losses[:, :3, 0], found.retrained(store.path).losses[:, :, 0])
     gone = part((0, 1), 7)
     assert not store.has(retrain_steps(study.plan, [gone], study.bindings, store.has)[gone].key)
 

@@ -1,4 +1,4 @@
-"""What the pictures share: text that fits, and files that are whole and small.
+"""What the pictures share: colours, text that fits, and files that are whole and small.
 
 matplotlib's Agg canvas through its objects, with no pyplot state, so that any thread or process may draw. Prompts and
 names come from strangers: they are shown as they are, never read as mathematics (`$`), and wrapped.
@@ -26,7 +26,10 @@ from PIL import Image, ImageOps
 from attribench.files.text import shown
 from attribench.files.whole import whole_file
 
-INK = "#222222"
+GREEN, GREY, BLUE, RED, YELLOW = "#1a9641", "#b0b0b0", "#2b5c9e", "#c0392b", "#ffd92f"
+INK, NULL, CONTROL = "#222222", "#e4e4e4", "#9a9a9a"
+COLOURS = ("#2b5c9e", "#d1672b", "#3a8f5a", "#8a4fa3", "#b8902c", "#2a9aa6", "#a83250", "#5d6b2f", "#6b4a3a", "#4b4bd0")
+"""Of methods, in the order of a legend."""
 MAX_BYTES = 1_000_000
 RESOLUTION = 100
 """Dots per inch; fewer where the file would be larger than that."""
@@ -84,14 +87,8 @@ def framed(
     axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=colour, linewidth=line, joinstyle="miter"))
 
 
-GREEN, GREY, BLUE, RED, YELLOW = "#1a9641", "#b0b0b0", "#2b5c9e", "#c0392b", "#ffd92f"
-
-
-INK, NULL, CONTROL = "#222222", "#e4e4e4", "#9a9a9a"
-COLOURS = ("#2b5c9e", "#d1672b", "#3a8f5a", "#8a4fa3", "#b8902c", "#2a9aa6", "#a83250", "#5d6b2f", "#6b4a3a", "#4b4bd0")
-
-
 def style_of(axes: Axes, shares: str) -> None:
+    """The look of axes of which one, "x" or "y", holds shares."""
     axis = axes.xaxis if shares == "x" else axes.yaxis
     axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.tick_params(axis=shares, labelsize=8)

@@ -31,8 +31,6 @@ class Regenerated:
     """Method -> "without 500" -> picture."""
 
 
-
-
 @missing_glyphs_as_boxes()
 def regenerated_plot(path: Path, items: Sequence[Regenerated]) -> None:
     """Write the PNG. Raises StoreError if it cannot be written."""

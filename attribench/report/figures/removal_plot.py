@@ -1,9 +1,9 @@
 """The picture of the leave-K-out protocol: Figure 3 of the unlearning paper.
 
-    left      the rise of the queries' loss against the number of images removed: each method's at every K with its 95 %
-              interval, over the curve of random removal with its band
-    right     for each K how many images removed at random are worth as much: a bar per method with its interval; an arrow
-              and ≥ where some study's number is beyond the end of its curve
+left      the rise of the queries' loss against the number of images removed: each method's at every K with its 95 %
+          interval, over the curve of random removal with its band
+right     for each K how many images removed at random are worth as much: a bar per method with its interval; an arrow
+          and ≥ where some study's number is beyond the end of its curve
 """
 
 from __future__ import annotations

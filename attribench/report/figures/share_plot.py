@@ -179,7 +179,3 @@ def _legend(figure: Figure, axes: Axes, methods: Sequence[_Method], entries: Seq
 
 def _with_interval(value: float, low: float | None, high: float | None) -> str:
     return f"{value:.2f}" if low is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
-
-
-
-

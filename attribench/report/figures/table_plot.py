@@ -1,7 +1,7 @@
 """The attribution table as it grows, for each batch size: MONTRAGE's supplement, Figure 2.
 
-    left     recall of the table's columns over the epochs: K is the number of images of the prompt's concept
-    right    the tables of the first study at some of these epochs, rows = training images, columns = monitored prompts
+left     recall of the table's columns over the epochs: K is the number of images of the prompt's concept
+right    the tables of the first study at some of these epochs, rows = training images, columns = monitored prompts
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two pictures of a run: what each method found for some queries, and every number with its interval."""
+"""A picture of a run: what each method found for some queries."""
 
 from __future__ import annotations
 
@@ -24,9 +24,6 @@ from attribench.report.figures.drawing import (
     text_at,
     wrapped,
 )
-
-# ------------------------------------------------------------------------------------ the top five
-
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
@@ -136,20 +133,6 @@ def _box(axes: Axes, region: Region, size: tuple[int, int], left: float, top: fl
     width, height = size
     edge = min(width, height)
     spans = (region.x - (width - edge) / 2, region.width), (region.y - (height - edge) / 2, region.height)
-    (x0, x1), (y0, y1) = [
-        [min(max(end, 0), edge) * PICTURE / edge for end in (start, start + length)] for start, length in spans
-    ]
+    (x0, x1), (y0, y1) = [[min(max(end, 0), edge) * PICTURE / edge for end in (start, start + length)] for start, length in spans]
     for colour, line in ((INK, 3.6), (YELLOW, 1.8)):
         axes.add_patch(Rectangle((left + x0, top + y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=line))
-
-
-# --------------------------------------------------------------------------------- every interval
-
-
-
-
-
-
-
-
-
