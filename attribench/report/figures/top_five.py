@@ -25,6 +25,7 @@ from attribench.report.figures.drawing import (
     wrapped,
 )
 
+
 @dataclass(frozen=True, kw_only=True)
 class Shown:
     """One query: its prompt and picture, and for each method its first training images, best first."""
