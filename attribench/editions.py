@@ -28,33 +28,37 @@ def open_dataset(name_or_plugin: str | plugins.Plugin, edition: Edition | None =
             f"--edition mini takes no --data-root ({shown(str(data_root))}): the mini edition ships with the package; "
             "drop one of the two"
         )
-    if edition == "paper" and data_root is None:
-        raise UsageError(
-            f"--edition paper needs --data-root, a folder with {plugin.name} as its authors publish it: {_layout(plugin.load())}"
-        )
     adapter = plugin.load()
+    layout = getattr(adapter, "layout", "its public layout")
+    if edition == "paper" and data_root is None:
+        raise UsageError(f"--edition paper needs --data-root, a folder with {plugin.name} as its authors publish it: {layout}")
     if data_root is None:
-        return _read(plugin, adapter, _mini_root(plugin, adapter), "mini")
-    _require_folder(plugin, data_root, _layout(adapter))
-    return _read(plugin, adapter, data_root, "paper")
+        root, found = _mini_root(plugin, adapter, layout), "mini"
+    else:
+        root, found = _paper_root(plugin, data_root, layout), "paper"
+    try:
+        return adapter(root, found)
+    except AttribenchError:
+        raise
+    except Exception as error:
+        raise DatasetError(
+            f"the data set plugin {plugin.name!r} ({plugin.origin}) raised {type(error).__name__}: {shown(str(error))} "
+            f"while reading {shown(str(root))}; mend the plugin"
+        ) from error
 
 
-def _layout(adapter: type) -> str:
-    return getattr(adapter, "layout", "its public layout")
-
-
-def _mini_root(plugin: plugins.Plugin, adapter: type) -> Path:
+def _mini_root(plugin: plugins.Plugin, adapter: type, layout: str) -> Path:
     own = getattr(adapter, "mini_root", None)
     root = own() if own is not None else Path(str(files("attribench") / "assets" / "editions" / plugin.name))
     if not root.is_dir():
         raise DatasetError(
             f"{plugin.name} has no mini edition at {shown(str(root))}; name a folder of its pictures with --data-root "
-            f"({_layout(adapter)}), or reinstall attribench if the edition should be there"
+            f"({layout}), or reinstall attribench if the edition should be there"
         )
     return root
 
 
-def _require_folder(plugin: plugins.Plugin, root: Path, layout: str) -> None:
+def _paper_root(plugin: plugins.Plugin, root: Path, layout: str) -> Path:
     try:
         if not root.exists():
             what = "does not exist"
@@ -63,21 +67,9 @@ def _require_folder(plugin: plugins.Plugin, root: Path, layout: str) -> None:
         elif not any(root.iterdir()):
             what = "is empty"
         else:
-            return
+            return root
     except (OSError, ValueError) as error:
         what = f"cannot be read ({error})"
     raise DatasetError(
         f"--data-root {shown(str(root))} {what}; {plugin.name} expects there {layout}; without --data-root the mini edition runs"
     )
-
-
-def _read(plugin: plugins.Plugin, adapter: type, root: Path, edition: Edition) -> Dataset:
-    try:
-        return adapter(root, edition)
-    except AttribenchError:
-        raise
-    except Exception as error:
-        raise DatasetError(
-            f"the data set plugin {plugin.name!r} ({plugin.origin}) raised {type(error).__name__}: {shown(str(error))} "
-            f"while reading {shown(str(root))}; mend the plugin"
-        ) from error

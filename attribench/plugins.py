@@ -21,7 +21,10 @@ from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
+from attribench.data import Dataset
 from attribench.errors import MethodError, NameClash, UnknownName, UsageError
+from attribench.interface import AttributionMethod
+from attribench.measurement import Metric
 
 Kind = Literal["method", "dataset", "metric", "protocol"]
 KINDS: tuple[Kind, ...] = ("method", "dataset", "metric", "protocol")
@@ -55,7 +58,6 @@ class Plugin:
 
     @property
     def summary(self) -> str:
-        """First line of the class's docstring."""
         return (inspect.getdoc(self.load()) or "").partition("\n")[0]
 
     @property
@@ -65,13 +67,12 @@ class Plugin:
 
     @property
     def built_in(self) -> bool:
-        """Whether it came with attribench."""
         return self.distribution is not None and self.distribution.name == OURS
 
     @property
     def licence(self) -> str | None:
         """As the metadata of its package states it: an SPDX expression, or the classifier, or the first line of a text."""
-        metadata = self.distribution.metadata if self.distribution else {}
+        metadata: Any = self.distribution.metadata if self.distribution else {}
         classifiers = [value for key, value in metadata.items() if key == "Classifier"] if metadata else []
         named = [text.rpartition(" :: ")[2] for text in classifiers if text.startswith("License :: ")]
         stated = [metadata.get("License-Expression"), ", ".join(named), (metadata.get("License") or "").partition("\n")[0]]
@@ -88,24 +89,15 @@ class Clash:
     """A plugin that its name does not lead to, since another has that name or one that is matched with it."""
 
     plugin: Plugin
-    winner: Plugin | None
-    """None of two strangers."""
     rival: Plugin
+    """It wins if it is built in; of two strangers neither does."""
 
     def __str__(self) -> str:
         kind, name = self.plugin.kind, self.plugin.name
         two = f"two {kind}s are called {name!r}: that of {self.rival.origin} and that of {self.plugin.origin}"
-        if self.winner is None:
-            return f"{two}; neither is used: uninstall one"
-        return f"{two}; the first, which is built in, is used: the other needs another name"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    """The plugins of a kind that are installed."""
-
-    by_name: dict[str, Plugin]
-    clashes: tuple[Clash, ...]
+        if self.rival.built_in:
+            return f"{two}; the first, which is built in, is used: the other needs another name"
+        return f"{two}; neither is used: uninstall one"
 
 
 _from_files: dict[Kind, dict[str, Plugin]] = {kind: {} for kind in KINDS}
@@ -118,8 +110,8 @@ def canonical(name: str) -> str:
 
 
 @cache
-def _installed(kind: Kind) -> _Found:
-    """Ours, then those of strangers in the order of their packages, each name once."""
+def _installed(kind: Kind) -> tuple[dict[str, Plugin], tuple[Clash, ...]]:
+    """Ours, then those of strangers in the order of their packages, each name once; and the clashes among them all."""
     points = entry_points(group=f"attribench.{kind}s")
     plugins = [Plugin(kind, p.name, f"{p.dist.name} {p.dist.version}" if p.dist else "unknown", p) for p in points]
     ours = {plugin.name: plugin for plugin in plugins if plugin.built_in}
@@ -130,25 +122,25 @@ def _installed(kind: Kind) -> _Found:
         rival = taken.setdefault(canonical(plugin.name), plugin)
         if plugin.built_in:
             continue
-        if rival.name in ours:
-            clashes[plugin.origin, plugin.name] = Clash(plugin, rival, rival)
+        if rival.built_in:
+            clashes[plugin.origin, plugin.name] = Clash(plugin, rival)
         elif rival.origin != plugin.origin:
-            clashes[rival.origin, rival.name] = Clash(rival, None, plugin)
-            clashes[plugin.origin, plugin.name] = Clash(plugin, None, rival)
+            clashes[rival.origin, rival.name] = Clash(rival, plugin)
+            clashes[plugin.origin, plugin.name] = Clash(plugin, rival)
             strangers.pop(rival.name, None)
         else:
             strangers[plugin.name] = plugin
-    return _Found(ours | strangers, tuple(clashes.values()))
+    return ours | strangers, tuple(clashes.values())
 
 
 def all_plugins(kind: Kind) -> dict[str, Plugin]:
     """Every plugin of a kind that its name leads to, those of `--plugin` files last."""
-    return {**_installed(kind).by_name, **_from_files[kind]}
+    return _installed(kind)[0] | _from_files[kind]
 
 
 def clashes(*kinds: Kind) -> tuple[Clash, ...]:
     """The installed plugins that their names do not lead to; of all kinds, if none is given."""
-    return tuple(clash for kind in kinds or KINDS for clash in _installed(kind).clashes)
+    return tuple(clash for kind in kinds or KINDS for clash in _installed(kind)[1])
 
 
 def find(kind: Kind, name: str) -> Plugin:
@@ -160,7 +152,7 @@ def find(kind: Kind, name: str) -> Plugin:
     by_canonical = {canonical(known): plugin for known, plugin in plugins.items()}
     for clash in clashes(kind):
         if canonical(clash.plugin.name) == canonical(name):
-            if clash.winner is None:
+            if not clash.rival.built_in:
                 raise UsageError(str(clash))
             warnings.warn(str(clash), NameClash, stacklevel=1)  # one place, so that one use of many tells it once
     plugin = plugins.get(name) or by_canonical.get(canonical(name))
@@ -174,10 +166,6 @@ def add_file(path: Path) -> list[Plugin]:
 
     The file runs with the user's rights. The same file may be added again after a change.
     """
-    from attribench.data import Dataset
-    from attribench.interface import AttributionMethod
-    from attribench.measurement import Metric
-
     if not path.is_file():
         raise UsageError(f"--plugin {path}: no such file; give the path of a Python file that defines a plugin class")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -192,9 +180,8 @@ def add_file(path: Path) -> list[Plugin]:
     except Exception as error:
         raise MethodError(f"--plugin {path}: importing it raised {type(error).__name__}: {error}; mend the file") from error
     kinds: dict[Kind, type] = {"method": AttributionMethod, "dataset": Dataset, "metric": Metric}
-    for kind in KINDS:  # what it defined before it was changed
-        for name in [name for name, plugin in _from_files[kind].items() if plugin.file == path.absolute()]:
-            del _from_files[kind][name]
+    for kind, found in _from_files.items():  # what it defined before it was changed
+        _from_files[kind] = {name: plugin for name, plugin in found.items() if plugin.file != path.absolute()}
     added = []
     for kind, base in kinds.items():
         for value in vars(module).values():
@@ -215,9 +202,10 @@ def _name(kind: Kind, cls: type, path: Path) -> str:
     """What a class of a file goes by. The `name` of a metric may hold its parameters ("recall@5"), so its class names it."""
     if kind == "metric":
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
-    if not isinstance(getattr(cls, "name", None), str):
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str):
         raise UsageError(f"--plugin {path}: the {kind} {cls.__name__} has no `name`; give the class one")
-    return cls.name
+    return name
 
 
 def _require_free(plugin: Plugin) -> None:
@@ -239,7 +227,8 @@ def configure(cls: type, params: dict[str, str | Any], owner: str | None = None)
     import pydantic
 
     if owner is None:
-        owner = cls.name if isinstance(getattr(cls, "name", None), str) else cls.__name__
+        name = getattr(cls, "name", None)
+        owner = name if isinstance(name, str) else cls.__name__
     fields = {f.name for f in dataclasses.fields(cls) if f.init}
     unknown = [key for key in params if key not in fields]
     if unknown:

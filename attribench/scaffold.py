@@ -18,8 +18,7 @@ import re
 import shutil
 import string
 import sys
-from importlib import resources
-from importlib.resources.abc import Traversable
+from importlib.resources import files
 from pathlib import Path
 
 from attribench import __version__, plugins
@@ -42,7 +41,7 @@ def write(kind: plugins.Kind, name: str, folder: Path | None = None) -> Path:
         raise UsageError(f"{shown(str(target))} exists, and nothing is overwritten; give another --folder")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        _fill(resources.files("attribench") / "templates" / kind, target, words)
+        _fill(Path(str(files("attribench") / "templates" / kind)), target, words)
     except OSError as error:
         raise UsageError(f"{shown(str(target))} cannot be written: {error.strerror}; give another --folder") from error
     return target
@@ -71,14 +70,12 @@ def names(kind: plugins.Kind, name: str) -> dict[str, str]:
     }
 
 
-def _fill(source: Traversable, target: Path, words: dict[str, str]) -> None:
-    for entry in source.iterdir():
-        path = target / string.Template(entry.name.removesuffix(ENDING)).substitute(words)
+def _fill(source: Path, target: Path, words: dict[str, str]) -> None:
+    for entry in sorted(source.rglob("*")):  # a folder before what is in it
+        path = target / string.Template(str(entry.relative_to(source)).removesuffix(ENDING)).substitute(words)
         if entry.is_dir():
             path.mkdir()
-            _fill(entry, path, words)
-        elif entry.name.endswith(ENDING):
+        elif entry.suffix == ENDING:
             path.write_text(string.Template(entry.read_text()).substitute(words))
         else:
-            with resources.as_file(entry) as file:
-                shutil.copyfile(file, path)
+            shutil.copyfile(entry, path)

@@ -33,7 +33,7 @@ from attribench.files.state import State
 from attribench.gradients.diffusion import GradientReader, Sample, timesteps_of
 from attribench.gradients.kernels import LAMBDA_GRID, RidgeKernel
 from attribench.gradients.projection import Projection
-from attribench.gradients.store import FeatureStore, FeatureWriter
+from attribench.gradients.store import FeatureRows, FeatureWriter
 from attribench.run.places import tiny_model
 
 TIMESTEPS = 10
@@ -215,7 +215,7 @@ def peak_of_kernel(n: int) -> int:
         writer = FeatureWriter(state, "features", ids, MEMORY_K, identity="benchmark")
         for start in range(0, n, 64):
             writer.append(torch.randn(min(64, n - start), MEMORY_K, generator=generator))
-        rows = FeatureStore.of(state, "features", "benchmark").rows()
+        rows = FeatureRows(state, "features", "benchmark")
         kernel = RidgeKernel.fit(rows)
         for _ in kernel.score_blocks(torch.randn(16, MEMORY_K, generator=generator), rows, [1.0]):
             pass

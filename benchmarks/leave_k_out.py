@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from machine import describe
 
-from attribench.cli.screen import listener
+from attribench.cli.progress import listener_for
 from attribench.diffusion import noise
 from attribench.diffusion.fingerprint import fingerprint
 from attribench.editions import open_dataset
@@ -94,7 +94,7 @@ def main() -> None:
     started = time.perf_counter()
     steps = [step for of, _, _ in taken.values() for step in of.steps]
     workers = given.workers if given.workers == "auto" else int(given.workers)
-    outcomes = execute(steps, store, workers=workers, scheduler=None, device="cpu", listener=listener(as_json=False))
+    outcomes = execute(steps, store, workers=workers, scheduler=None, device="cpu", listener=listener_for(json=False))
     failed = [outcome.reason for outcome in outcomes.values() if not outcome.ok]
     if failed:
         raise SystemExit(failed[0])

@@ -33,7 +33,7 @@ from scipy import stats
 from attribench.diffusion import noise
 from attribench.diffusion.customization import customize
 from attribench.diffusion.model import DiffusionModel
-from attribench.diffusion.stacked import StackedJob, customize_stacked, memory_per_model, stacked_losses
+from attribench.diffusion.stacked import StackedJob, customize_in_turn, memory_per_model, stacked_losses
 from attribench.editions import open_dataset
 from attribench.protocols.between_concepts import BetweenConcepts
 from attribench.run.places import tiny_model
@@ -77,7 +77,7 @@ class Bench:
         config, model, jobs = replace(self.config, **changes), self.model(), self.jobs(n_models, one_seed)
 
         def run(report: Callable) -> object:
-            return customize_stacked(model, jobs, self.dataset.load, config, max_models=n_models, report=report)
+            return list(customize_in_turn(model, jobs, self.dataset.load, config, max_models=n_models, report=report))
 
         return Steps(self, run)
 
@@ -177,7 +177,7 @@ def sizes(bench: Bench, rounds: int) -> Table:
 def evaluation(bench: Bench, n_models: int, n_queries: int, rounds: int) -> str:
     """The loss of each query under each model, stacked, against loading one model after another."""
     model = bench.model()
-    own = model.customized_weights()
+    own = model.trained_weights()
     weights = [{name: w + 0.01 * noise.normal(tuple(w.shape), m, name) for name, w in own.items()} for m in range(n_models)]
     prompts = [image.prompt for image in bench.images[:: len(bench.images) // n_queries]][:n_queries]
     latents, eps = (torch.stack([noise.normal(model.latent_shape, k, i) for i in range(n_queries)]) for k in "lε")
@@ -187,13 +187,13 @@ def evaluation(bench: Bench, n_models: int, n_queries: int, rounds: int) -> str:
     def in_turn() -> torch.Tensor:
         found = []
         for some in weights:
-            model.load_customized(some)
+            model.load_trained(some)
             found.append(model.loss(latents, model.encode_prompts(prompts), timesteps, eps))
         return torch.stack(found)
 
     gains, apart = [], 0.0
     for _ in range(rounds):
-        model.load_customized(own)
+        model.load_trained(own)
         started = bench.clock()
         stacked = stacked_losses(model, weights, latents, prompts, timesteps, eps)
         between = bench.clock()
@@ -206,18 +206,18 @@ def evaluation(bench: Bench, n_models: int, n_queries: int, rounds: int) -> str:
 def equality(bench: Bench, epochs: int) -> str:
     """How far weights are from those of models trained alone, and how far two threads move those by themselves."""
     jobs, config = bench.jobs(3), replace(bench.config, epochs=epochs, batch_size=3)
-    found = customize_stacked(bench.model(), jobs, bench.dataset.load, config)
+    found = dict(customize_in_turn(bench.model(), jobs, bench.dataset.load, config))
 
     def alone(training: StackedJob) -> dict[str, torch.Tensor]:
         model = bench.model()
         customize(model, training.images, bench.dataset.load, config, seed=training.seed)
-        return model.customized_weights()
+        return model.trained_weights()
 
     def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
         return max((one[name] - other[name]).abs().max().item() for name in one)
 
     singles = [alone(training) for training in jobs]
-    worst = max(apart(result.weights, single) for result, single in zip(found, singles, strict=True))
+    worst = max(apart(found[number].weights, single) for number, single in enumerate(singles))
     threads = torch.get_num_threads()
     torch.set_num_threads(3 - threads)
     other_threads = apart(alone(jobs[0]), singles[0])

@@ -83,7 +83,7 @@ class _World:
         turns = customize_in_turn(self.model, [whole, *parts], dataset.load, training.customization, report=report)
         trained = {number: customized.weights for number, customized in turns}
         self.weights = [trained[number] for number in range(1, n_models + 1)]
-        self.model.load_customized(trained[0])
+        self.model.load_trained(trained[0])
         latents = torch.stack(
             [noise.normal(self.model.latent_shape, "generation", training.seed, c.prompt, c.seed) for c in self.cases]
         )

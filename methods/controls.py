@@ -104,7 +104,7 @@ class TrainingLoss(AttributionMethod):
         times = [int((k + 0.5) * model.n_timesteps / self.timesteps) for k in range(self.timesteps)]
         context = model.encode_prompts([prompt]).expand(self.timesteps, -1, -1)
         losses = []
-        for flip, picture in enumerate(training_versions(study)(study.train[row])):
+        for flip, picture in enumerate(training_versions(study, study.train[row])):
             latent, _ = model.latent_moments(model.pixels([picture]))
             draws = [noise.normal(model.latent_shape, "training-loss", image_id, prompt, t, flip) for t in times]
             timesteps = torch.tensor(times, device=model.device)

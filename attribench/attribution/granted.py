@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -54,7 +54,7 @@ class GrantedStudy(Study):
     def __init__(self, materials: Materials, access: Access, reader: str, seed: int, device: str) -> None:
         plan = materials.plan
         self.id, self.edition, self.seed, self.device = plan.id, plan.edition, seed, device
-        self.flips = plan.training.flips
+        self.flips = plan.training.hyper_parameters.flips
         self.train = TrainingImages(plan.rows if materials.images is None else materials.images, materials.dataset.load)
         self._materials, self._access, self._reader = materials, access, reader
 
@@ -78,11 +78,9 @@ class GrantedStudy(Study):
         alone = self._materials.ensemble.n_models == 1
         if not (alone and Access.GRADIENTS in self._access):
             self._require(Access.CHECKPOINTS, "the models of an ensemble")
-        return iter([self._trained]) if alone else self._each_model()
-
-    def _each_model(self) -> Iterator[DiffusionModel]:
-        for member in self._materials.members:
-            yield from member.each(self._changing)
+        if alone:
+            return iter([self._trained])
+        return (model for member in self._materials.members for model in member.each(self._changing))
 
     @cached_property
     def _trained(self) -> DiffusionModel:

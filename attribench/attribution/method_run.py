@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attribench.attribution.reading import features_name, reader_name
-from attribench.attribution.steps import fit_step, of_generations, of_queries, read_step, score_step, shared_step
+from attribench.attribution.shared import shared_step
+from attribench.attribution.steps import fit_step, of_generations, of_queries, read_step, score_step
 from attribench.data import Role
 from attribench.engine.steps import Step
 from attribench.errors import AccessError, MethodError

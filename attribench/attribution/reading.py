@@ -33,10 +33,10 @@ def reader_name(reader: Reader) -> str:
     return reader.name or type(reader).__name__
 
 
-def keep_features(ctx: StepContext, features: Features, keep: Callable[[State], None]) -> None:
-    """Let `keep` write the state of features, timed."""
-    state = State(ctx.out("state"))
-    with blame(f"the features {reader_name(features)!r}"), measure(ctx.device) as cost:
+def keep_state(ctx: StepContext, reader: Reader, keep: Callable[[State], None]) -> None:
+    """Let `keep` write the state of a reader, timed."""
+    state, kind = State(ctx.out("state")), "features" if isinstance(reader, Features) else "method"
+    with blame(f"the {kind} {reader_name(reader)!r}"), measure(ctx.device) as cost:
         keep(state)
     note_cost(ctx, "state", cost, bytes=state.nbytes)
 

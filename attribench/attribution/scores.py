@@ -32,24 +32,16 @@ class ScoreTable:
     scores: Scores
 
 
-def write_scores(path: Path, scores: Scores) -> None:
-    """The scores of a method."""
-    _write(path, scores.values, scores)
-
-
-def write_candidates(path: Path, scores: Sequence[Scores]) -> None:
-    """The scores of each candidate of a method, all with the same ids."""
-    _write(path, np.stack([of_one.values for of_one in scores]), scores[0])
+def write_scores(path: Path, scores: Scores | Sequence[Scores]) -> None:
+    """The scores of a method, or a sequence of those of each of its candidates, all with the same ids."""
+    ids, values = (scores, scores.values) if isinstance(scores, Scores) else (scores[0], np.stack([one.values for one in scores]))
+    metadata = {"query_ids": json.dumps(ids.query_ids), "train_ids": json.dumps(ids.train_ids)}
+    save_file({"scores": np.ascontiguousarray(values)}, path, metadata=metadata)
 
 
 def read_scores(path: Path, candidate: int | None = None) -> Scores:
-    """What `write_scores` wrote, or one candidate's part of what `write_candidates` did; no other part is read."""
+    """What `write_scores` wrote of a method, or of one of its candidates; no other part is read."""
     with safe_open(path, framework="numpy") as file:
         ids = file.metadata()
         values = file.get_tensor("scores") if candidate is None else file.get_slice("scores")[candidate]
         return Scores(values, tuple(json.loads(ids["query_ids"])), tuple(json.loads(ids["train_ids"])))
-
-
-def _write(path: Path, values: np.ndarray, ids: Scores) -> None:
-    metadata = {"query_ids": json.dumps(ids.query_ids), "train_ids": json.dumps(ids.train_ids)}
-    save_file({"scores": np.ascontiguousarray(values)}, path, metadata=metadata)

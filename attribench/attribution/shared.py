@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from attribench.attribution.reading import CHEAP, keep_state, reader_name
 from attribench.data import Dataset, Edition, Queries, TrainingImages, Trajectory
 from attribench.diffusion.observing import TrainingObserver
 from attribench.engine.steps import Step, StepContext
@@ -35,7 +36,7 @@ class SharedStudy(Study):
     @cached_property
     def model(self) -> DiffusionModel:
         """The base model."""
-        from attribench.diffusion.model import DiffusionModel
+        from attribench.diffusion.model import DiffusionModel  # here, since torch takes seconds to import
 
         if self._base_model is None:
             self._refuse("a model")
@@ -68,28 +69,25 @@ class SharedStudy(Study):
         raise AccessError(f"{self._reader} is read once for all studies, of {of} without {what}; read that of a study")
 
 
-def base_step(study: StudySteps, features: Features, name: str, estimate: Mapping[str, float]) -> Step:
+def base_step(study: StudySteps, features: Features) -> Step:
     """Read features of the base model."""
-    plan = study.plan
+    plan, name = study.plan, reader_name(features)
     if plan.base is None:
         raise MethodError(f"{name} reads the base model, and the plan of {plan.id} names no pictures for that")
     if features.ensemble().n_models > 1:
         raise MethodError(f"{name} reads the base model, which is no ensemble; mend the plugin")
-    return _step(study, features, f"read {name}", plan.base, {"model": plan.training.model}, estimate)
+    return _step(study, features, f"read {name}", plan.base, model=plan.training.model)
 
 
-def pool_step(study: StudySteps, features: Features, name: str, estimate: Mapping[str, float]) -> Step | None:
+def shared_step(study: StudySteps, features: Features) -> Step | None:
     """Read features of the pictures that are in every study's pool; None where they cannot be shared."""
-    pool = study.plan.pool
-    if pool is None or pool.shared is None or not features.images_axis:
+    pool, flips = study.plan.pool, study.plan.training.hyper_parameters.flips
+    if features.of_base() or pool is None or pool.shared is None or not features.images_axis:
         return None
-    return _step(study, features, f"read {name} of distractors", pool.shared, {"flips": study.plan.training.flips}, estimate)
+    return _step(study, features, f"read {reader_name(features)} of distractors", pool.shared, flips=flips)
 
 
-def _step(
-    study: StudySteps, features: Features, name: str, images: SharedImages, params: Mapping[str, object],
-    estimate: Mapping[str, float],
-) -> Step:  # fmt: skip
+def _step(study: StudySteps, features: Features, name: str, images: SharedImages, **params: str | bool) -> Step:
     """Nothing of the study enters its key but what all studies share."""
     return Step(
         name=name,
@@ -107,18 +105,16 @@ def _step(
         outputs={"state": None},
         bindings={key: study.bindings[key] for key in ("model", "dataset")} | {"shared": images},
         version=features.version,
-        estimate=estimate,
+        estimate=CHEAP,
         gpu=True,
     )
 
 
 def read_shared(ctx: StepContext) -> None:
     """`features.of_training` of pictures that no study owns, timed."""
-    from attribench.attribution.reading import keep_features, reader_name
-
     params, features = ctx.params, ctx.params["features"]
     study = SharedStudy(
         ctx.bindings["shared"], ctx.bindings["dataset"], params["edition"], ctx.device, reader_name(features),
         base_model=ctx.bindings["model"] if "model" in params else None, flips=params.get("flips", False),
     )  # fmt: skip
-    keep_features(ctx, features, lambda state: features.of_training(study, state))
+    keep_state(ctx, features, lambda state: features.of_training(study, state))

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from attribench.attribution.granted import GrantedStudy, Materials
-from attribench.attribution.reading import CHEAP, MODELS, Reader, features_name, keep_features, note_cost, reader_name
-from attribench.attribution.scores import SCORES, write_candidates, write_scores
-from attribench.attribution.shared import base_step, pool_step
+from attribench.attribution.reading import CHEAP, MODELS, Reader, features_name, keep_state, note_cost, reader_name
+from attribench.attribution.scores import SCORES, write_scores
+from attribench.attribution.shared import base_step, shared_step
 from attribench.data import Queries, Role
 from attribench.diffusion.observing import TrainingObserver
 from attribench.engine.measure import measure
@@ -46,7 +46,7 @@ def read_step(study: StudySteps, features: Features, role: Role | None = None) -
     Of the training images those alone that `shared_step` does not read.
     """
     if features.of_base():
-        return base_step(study, features, reader_name(features), CHEAP)
+        return base_step(study, features)
     inputs = _granted_inputs(study, features)
     if role is not None:
         inputs |= _query_inputs(study, features, role)
@@ -62,11 +62,6 @@ def read_step(study: StudySteps, features: Features, role: Role | None = None) -
         estimate=CHEAP,
         gpu=True,
     )
-
-
-def shared_step(study: StudySteps, features: Features) -> Step | None:
-    """Read features of the pictures that all studies have in their pools, if these features can be shared."""
-    return None if features.of_base() else pool_step(study, features, reader_name(features), CHEAP)
 
 
 def fit_step(study: StudySteps, method: AttributionMethod, seed: int) -> Step:
@@ -138,7 +133,7 @@ def _seen(plan: StudyPlan, reader: Reader, role: Role | None) -> dict[str, Any]:
         "edition": plan.edition,
         "data": plan.training.data if plan.pool is None else plan.pool.data,
         "images": images,
-        "flips": plan.training.flips,
+        "flips": plan.training.hyper_parameters.flips,
         "generations": plan.roles("fit") if watches_training else (),
         "prompts": plan.prompts if watches_training else (),
         "observers": _observers(plan, reader),
@@ -175,19 +170,16 @@ def read(ctx: StepContext) -> None:
     features: Features = ctx.params["features"]
     study, queries = _study(ctx, features, seed=0)
     if queries is None:
-        keep_features(ctx, features, lambda state: features.of_training(study, state))
+        keep_state(ctx, features, lambda state: features.of_training(study, state))
     else:
-        keep_features(ctx, features, lambda state: features.of_queries(study, state, queries))
+        keep_state(ctx, features, lambda state: features.of_queries(study, state, queries))
 
 
 def fit(ctx: StepContext) -> None:
     """`method.fit`, timed."""
     method: AttributionMethod = ctx.params["method"]
     study, _ = _study(ctx, method, ctx.params["seed"])
-    state = State(ctx.out("state"))
-    with blame(f"the method {method.name!r}"), measure(ctx.device) as cost:
-        method.fit(study, state)
-    note_cost(ctx, "state", cost, bytes=state.nbytes)
+    keep_state(ctx, method, lambda state: method.fit(study, state))
 
 
 def score(ctx: StepContext) -> None:
@@ -205,33 +197,29 @@ def score(ctx: StepContext) -> None:
     for scores in found:
         if not isinstance(scores, Scores) or scores.query_ids != queries.ids or scores.train_ids != study.train.ids:
             raise MethodError(f"{method.name}.score must return Scores.of(queries, study.train, values); mend the plugin")
-    path = ctx.out("scores") / SCORES
-    if candidates:
-        write_candidates(path, found)
-    else:
-        write_scores(path, found[0])
+    write_scores(ctx.out("scores") / SCORES, found if candidates else found[0])
     note_cost(ctx, "scores", cost)
 
 
 def _study(ctx: StepContext, reader: Reader, seed: int) -> tuple[GrantedStudy, Queries | None]:
     """What the reader sees of the study, and the queries that it is asked about, if any."""
     plan, role, ensemble = ctx.bindings["plan"], ctx.params["role"], reader.ensemble()
-    folder = ctx.input("pictures") if "pictures" in ctx.inputs else None
-    queries = None if role is None else queries_of(plan, role, folder, ctx.bindings["dataset"].load)
-    named = reader.features() if isinstance(reader, AttributionMethod) else ()
+    folders = {name: ctx.input(name) for name in ctx.inputs}
+    queries = None if role is None else queries_of(plan, role, folders.get("pictures"), ctx.bindings["dataset"].load)
+    named = {f: features_name(f) for f in reader.features()} if isinstance(reader, AttributionMethod) else {}
     materials = Materials(
         plan=plan,
         dataset=ctx.bindings["dataset"],
         base_model=ctx.bindings["model"],
         ensemble=ensemble,
         members=members(ensemble, ctx.input) if reader.needs & MODELS else (),
-        generations=ctx.input("generations") if "generations" in ctx.inputs else None,
-        observations={observer: ctx.input(observation_name(observer)) for observer in ctx.params["observers"]},
+        generations=folders.get("generations"),
+        observations={observer: folders[observation_name(observer)] for observer in ctx.params["observers"]},
         images=ctx.params["images"],
-        features={features: ctx.input(features_name(features)) for features in named},
-        shared_features={f: ctx.input(name) for f in named if (name := f"shared-{features_name(f)}") in ctx.inputs},
-        query_features={f: ctx.input(name) for f in named if (name := f"query-{features_name(f)}") in ctx.inputs},
+        features={f: folders[name] for f, name in named.items()},
+        shared_features={f: folders[f"shared-{name}"] for f, name in named.items() if f"shared-{name}" in folders},
+        query_features={f: folders[f"query-{name}"] for f, name in named.items() if f"query-{name}" in folders},
         queries=queries,
-        trajectory=ctx.input("trajectory") if "trajectory" in ctx.inputs else None,
+        trajectory=folders.get("trajectory"),
     )
     return GrantedStudy(materials, reader.needs, reader_name(reader), seed, ctx.device), queries

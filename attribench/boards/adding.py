@@ -9,7 +9,7 @@ from attribench.boards.entry import Entry, digest_of, entry_bytes, entry_of, rea
 from attribench.errors import SubmissionError, UsageError
 from attribench.files.whole import whole_file
 from attribench.measurement.arrays import arrays_of
-from attribench.submissions.container import Refused, read
+from attribench.submissions.container import STATEMENT, SUFFIX, Refused, read
 from attribench.submissions.parsing import safetensors_bytes
 from attribench.submissions.statement import read_statement
 from attribench.submissions.truths import merged
@@ -29,16 +29,14 @@ def add(path: Path, leaderboards: Leaderboards, *, keep_truth: bool = False, dat
 
     `keep_truth`: its truth becomes the board's own, which is for runs that one has made oneself.
     """
-    verdict, board = verdict_of(path, leaderboards, data_root)
-    if not verdict.accepted:
-        raise SubmissionError(f"{path} is refused: {'; '.join(verdict.reasons)}")
+    verdict, board = _accepted(path, leaderboards, data_root)
     if board is None:
         raise SubmissionError(f"{path} fits no board in {leaderboards.root}; see `attribench leaderboard new --help`")
     if keep_truth:
         _keep(verdict, board)
         verdict, _ = verdict_of(path, leaderboards, data_root)
     digest = digest_of(path)
-    target = board.root / "submissions" / board.name / f"{digest[:16]}.submission.zip"
+    target = board.root / "submissions" / board.name / f"{digest[:16]}{SUFFIX}"
     if target.resolve() != path.resolve():
         with whole_file(target) as aside:
             aside.write_bytes(path.read_bytes())
@@ -53,10 +51,7 @@ def entries_of(board: Board, leaderboards: Leaderboards, *, again: bool = False,
     for path in board.submissions:
         entry_path = board.entry_path(path.name.partition(".")[0])
         if again:
-            verdict, _ = verdict_of(path, leaderboards, data_root)
-            if not verdict.accepted:
-                raise SubmissionError(f"{path} is refused: {'; '.join(verdict.reasons)}")
-            entry = entry_of(verdict, digest_of(path))
+            entry = entry_of(_accepted(path, leaderboards, data_root)[0], digest_of(path))
             if entry_path.is_file() and _differs(entry, entry_path, path):
                 raise SubmissionError(f"{entry_path} is not what verifying {path} gives; delete it and add the submission again")
             write_entry(entry_path, entry)
@@ -64,17 +59,21 @@ def entries_of(board: Board, leaderboards: Leaderboards, *, again: bool = False,
     return found
 
 
+def _accepted(path: Path, leaderboards: Leaderboards, data_root: Path | None) -> tuple[Verdict, Board | None]:
+    verdict, board = verdict_of(path, leaderboards, data_root)
+    if not verdict.accepted:
+        raise SubmissionError(f"{path} is refused: {'; '.join(verdict.reasons)}")
+    return verdict, board
+
+
 def _differs(entry: Entry, path: Path, submission: Path) -> bool:
     try:
-        before = read_entry(path, submission)
+        return entry_bytes(read_entry(path, submission)) != entry_bytes(entry)
     except UsageError:  # of another version, or damaged: nothing to compare with
         return False
-    return entry_bytes(before) != entry_bytes(entry)
 
 
 def _board_of(path: Path, leaderboards: Leaderboards) -> Board | None:
-    from attribench.submissions.container import STATEMENT
-
     try:
         members = read(path)
         return leaderboards.of(read_statement(members[STATEMENT]).experiment) if STATEMENT in members else None
@@ -85,7 +84,6 @@ def _board_of(path: Path, leaderboards: Leaderboards) -> Board | None:
 def _keep(verdict: Verdict, board: Board) -> None:
     before = board.kept(verdict.planned)
     for study, truth in verdict.truths.items():
-        known = merged(before[study][0] if study in before else None, truth)
-        arrays, about = arrays_of(known)
+        arrays, about = arrays_of(merged(before.get(study), truth))
         with whole_file(board.truth_folder / f"{study}-query.safetensors") as aside:
             aside.write_bytes(safetensors_bytes(arrays, about))

@@ -23,16 +23,17 @@ import pydantic
 import tomli_w
 
 from attribench import plugins
+from attribench.diffusion.fingerprint import fingerprint
 from attribench.editions import open_dataset
 from attribench.errors import SubmissionError, UsageError
 from attribench.files.fields import Text
 from attribench.files.whole import whole_file
 from attribench.measurement import Truth
 from attribench.run.experiment import Experiment, Planned, plan
+from attribench.run.places import tiny_model
+from attribench.submissions.container import SUFFIX
 from attribench.submissions.statement import Digest
 from attribench.submissions.truths import kept_truths
-
-FOLDER = Path("leaderboards")
 
 
 class Definition(pydantic.BaseModel):
@@ -51,8 +52,6 @@ class Definition(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Board:
-    """A definition with its place."""
-
     root: Path
     definition: Definition
 
@@ -69,7 +68,7 @@ class Board:
     @property
     def submissions(self) -> list[Path]:
         """The files that were added, by digest."""
-        return sorted((self.root / "submissions" / self.name).glob("*.submission.zip"))
+        return sorted((self.root / "submissions" / self.name).glob(f"*{SUFFIX}"))
 
     @property
     def truth_folder(self) -> Path:
@@ -90,24 +89,25 @@ class Board:
             )
         return planned
 
-    def kept(self, planned: Planned) -> dict[str, list[Truth]]:
+    def kept(self, planned: Planned) -> dict[str, Truth]:
         """The truths that the board keeps, by study id."""
-        return {study: [truth] for study, truth in kept_truths(self.truth_folder, planned).items()}
+        return kept_truths(self.truth_folder, planned)
 
 
 @dataclass(frozen=True)
 class Leaderboards:
     """The folder of all boards."""
 
-    root: Path = FOLDER
+    root: Path
 
     @cached_property
     def boards(self) -> list[Board]:
         """By name. Raises UsageError for a definition that cannot be read."""
-        found = [Board(self.root, _read(path)) for path in sorted((self.root / "boards").glob("*.toml"))]
-        for board, path in zip(found, sorted((self.root / "boards").glob("*.toml")), strict=True):
-            if path.stem != board.name:
-                raise UsageError(f"{path} defines the board {board.name}; give the file that name")
+        found = []
+        for path in sorted((self.root / "boards").glob("*.toml")):
+            found.append(Board(self.root, _read(path)))
+            if path.stem != found[-1].name:
+                raise UsageError(f"{path} defines the board {found[-1].name}; give the file that name")
         return found
 
     def of(self, experiment: Experiment) -> Board | None:
@@ -115,15 +115,16 @@ class Leaderboards:
         fitting = [board for board in self.boards if board.experiment == experiment]
         return max(fitting, key=lambda board: board.definition.version, default=None)
 
-    def define(self, experiment: Experiment, title: str | None = None, question: str | None = None) -> Board:
+    def define(self, experiment: Experiment, title: str | None = None) -> Board:
         """A new board, or the next version of one whose studies have changed. Raises UsageError if it is there already."""
         planned = plan(experiment)
         same = [b for b in self.boards if name_of(b.experiment, 0) == name_of(experiment, 0)]
         newest = max((b.definition.version for b in same), default=0)
-        protocol = plugins.find("protocol", experiment.protocol)
+        summary = plugins.find("protocol", experiment.protocol).summary
+        question = summary.partition(": ")[2] or summary  # without the protocol's name before the colon
         definition = Definition(
             title=title or f"{experiment.protocol.replace('-', ' ')} on {experiment.dataset}".capitalize(),
-            question=question or _question(protocol.summary),
+            question=question[:1].upper() + question[1:],
             version=newest + 1,
             studies=_digest(planned),
             experiment=experiment,
@@ -143,17 +144,8 @@ def name_of(experiment: Experiment, version: int) -> str:
     return f"{experiment.dataset}-{experiment.edition}.{experiment.protocol}{preset}.v{version}"
 
 
-def _question(summary: str) -> str:
-    """What a protocol's summary asks, without its name before the colon."""
-    asked = summary.partition(": ")[2] or summary
-    return asked[:1].upper() + asked[1:]
-
-
 def default_experiment(dataset: str, protocol: str | None, preset: str | None) -> Experiment:
     """The mini edition of a data set under a protocol as it ships."""
-    from attribench.diffusion.fingerprint import fingerprint
-    from attribench.run.places import tiny_model
-
     opened = open_dataset(dataset, "mini")
     return Experiment(
         dataset=opened.name,

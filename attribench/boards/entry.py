@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pydantic
+from safetensors import SafetensorError, safe_open
 
 from attribench import __version__
 from attribench.errors import SubmissionError, UsageError
 from attribench.files.whole import whole_file
 from attribench.report.record import Row
-from attribench.run.measured import by_variant
+from attribench.run.measured import by_variant, variants_of
 from attribench.statistics.summary import over_seeds
 from attribench.submissions.parsing import safetensors_bytes
 from attribench.submissions.statement import Method, Statement
@@ -32,8 +34,7 @@ SHOWN_QUERIES = 3
 TOP = 5
 
 
-@dataclass(frozen=True)
-class ShownQuery:
+class ShownQuery(NamedTuple):
     """The first images of one method for one query."""
 
     study: str
@@ -41,6 +42,9 @@ class ShownQuery:
     variant: str
     images: tuple[tuple[str, bool | None], ...]
     """(image id, whether labels call it relevant; None without labels)."""
+
+
+_SHOWN = pydantic.TypeAdapter(dict[str, tuple[ShownQuery, ...]])
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,13 @@ class Entry:
 def entry_of(verdict: Verdict, digest: str) -> Entry:
     """The entry of an accepted submission."""
     found, planned = verdict.values, verdict.planned
-    averaged = over_seeds(found.per_query)
-    studies: dict[str, list[str]] = {}
-    order = [(of.id, variant, query) for of in planned.plans for variant, numbers in by_variant(of).items()
-             for query in (of.roles("query")[i].id for i in numbers)]  # fmt: skip
-    for study, variant, _ in order:
-        studies.setdefault(variant, []).append(study)
-    values = {}
-    for key, group in averaged.groupby(["method", "variant", "metric"], sort=False):
-        of_query = dict(zip(zip(group["study"], group["query_id"], strict=True), group["value"], strict=True))
-        values[key] = np.array([of_query[study, query] for study, variant, query in order if variant == key[1]])
+    order = {variant: [] for variant in variants_of(planned.plans)}
+    for study, case in ((of.id, case) for of in planned.plans for case in of.roles("query")):
+        order[case.variant].append((study, case.id))
+    values = {
+        key: group.set_index(["study", "query_id"])["value"].loc[order[key[1]]].to_numpy()
+        for key, group in over_seeds(found.per_query).groupby(["method", "variant", "metric"], sort=False)
+    }
     means = {
         (method, variant, metric): own
         for (variant, metric), drawn in found.two_way.items()
@@ -92,7 +93,7 @@ def entry_of(verdict: Verdict, digest: str) -> Entry:
     return Entry(
         digest=digest, statement=verdict.statement, rows=tuple(verdict.rows),
         standing={(row.variant, row.metric): verdict.standing(row) for row in verdict.rows},
-        studies={variant: tuple(names) for variant, names in studies.items()},
+        studies={variant: tuple(study for study, _ in queries) for variant, queries in order.items()},
         values=values, means=means, shown={m.name: _shown(verdict, m) for m in verdict.statement.methods},
     )  # fmt: skip
 
@@ -100,7 +101,7 @@ def entry_of(verdict: Verdict, digest: str) -> Entry:
 def _shown(verdict: Verdict, method: Method) -> tuple[ShownQuery, ...]:
     """Some queries of every variant, each of another study where there are several."""
     found, plans = [], verdict.planned.plans
-    for variant in dict.fromkeys(variant for of in plans for variant in by_variant(of)):
+    for variant in variants_of(plans):
         having = [of for of in plans if variant in by_variant(of)]
         for i in range(SHOWN_QUERIES):
             of = having[i % len(having)]
@@ -127,11 +128,11 @@ def digest_of(path: Path) -> str:
 
 def entry_bytes(entry: Entry) -> bytes:
     """One safetensors file; the same entry gives the same bytes."""
-    arrays, names = {}, {"values": [], "means": []}
-    for kind, found in (("values", entry.values), ("means", entry.means)):
-        for number, (key, array) in enumerate(found.items()):
-            arrays[f"{kind}/{number:05d}"] = np.asarray(array, dtype=np.float64)
-            names[kind].append(list(key))
+    arrays = {
+        f"{kind}/{number:05d}": np.asarray(array, dtype=np.float64)
+        for kind, found in (("values", entry.values), ("means", entry.means))
+        for number, array in enumerate(found.values())
+    }
     about: dict[str, Any] = {
         "format": FORMAT,
         "attribench": __version__,
@@ -139,9 +140,10 @@ def entry_bytes(entry: Entry) -> bytes:
         "statement": entry.statement.model_dump(mode="json"),
         "rows": [row.model_dump(mode="json") for row in entry.rows],
         "standing": [[*key, standing] for key, standing in entry.standing.items()],
-        "studies": {variant: list(names) for variant, names in entry.studies.items()},
-        "shown": {name: [[q.study, q.prompt, q.variant, q.images] for q in shown] for name, shown in entry.shown.items()},
-        **names,
+        "studies": entry.studies,
+        "shown": entry.shown,
+        "values": list(entry.values),
+        "means": list(entry.means),
     }
     return safetensors_bytes(arrays, about)
 
@@ -154,8 +156,6 @@ def write_entry(path: Path, entry: Entry) -> None:
 
 def read_entry(path: Path, submission: Path) -> Entry:
     """The entry of a submission. Raises UsageError if it is not there or of another format, SubmissionError if it is not its."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="numpy") as file:
             about = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
@@ -177,10 +177,6 @@ def read_entry(path: Path, submission: Path) -> Entry:
         rows=tuple(Row.model_validate(row) for row in about["rows"]),
         standing={(variant, metric): standing for variant, metric, standing in about["standing"]},
         studies={variant: tuple(names) for variant, names in about["studies"].items()},
-        values=arrays["values"],
-        means=arrays["means"],
-        shown={
-            name: tuple(ShownQuery(s, p, v, tuple((i, mark) for i, mark in images)) for s, p, v, images in shown)
-            for name, shown in about["shown"].items()
-        },
+        **arrays,
+        shown=_SHOWN.validate_python(about["shown"]),
     )

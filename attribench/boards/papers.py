@@ -20,10 +20,11 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from attribench.boards.standings import Line, Standings, Variant, higher_is_better
-from attribench.boards.tables import NOTHING, markdown_text, value
+from attribench.boards.standings import Line, Standings, Variant
+from attribench.boards.tables import markdown_table, markdown_text, value
 from attribench.report.published import published
-from attribench.report.words import published_what
+from attribench.report.record import metric_class
+from attribench.report.words import NOTHING, published_what
 from attribench.statistics.intervals import LEVEL, Difference, compare, holm
 from attribench.statistics.two_way import compare_redrawn
 
@@ -100,10 +101,9 @@ def beside_papers(standings: Standings) -> tuple[Beside, ...]:
     return tuple(found)
 
 
-def what_sets_apart(standings: Standings) -> str:
-    """Why published values are not those of the board."""
-    row = next((line.row for line in standings.lines), None)
-    return "" if row is None else published_what(row)
+def origin(standings: Standings, found: Sequence[Beside]) -> tuple[str, str]:
+    """Why published values are not those of the board, and where they are printed."""
+    return published_what(standings.lines[0].row), "; ".join(dict.fromkeys(beside.sources for beside in found))
 
 
 def papers_markdown(standings: Standings, level: int = 2) -> str:
@@ -112,13 +112,12 @@ def papers_markdown(standings: Standings, level: int = 2) -> str:
     found = beside_papers(standings)
     if not found:
         return "\n".join([*parts, "No paper prints numbers of this experiment.\n"])
-    sources = "; ".join(dict.fromkeys(beside.sources for beside in found))
-    parts.append(f"Published: {what_sets_apart(standings)}, so that orders can be compared and values cannot. From {sources}.\n")
+    what, sources = origin(standings, found)
+    parts.append(f"Published: {what}, so that orders can be compared and values cannot. From {sources}.\n")
     for beside in found:
         header = [beside.variant, "here", *(f"{metric} {side}" for metric, side in beside.columns)]
-        lines = [header, ["---"] * len(header), *([printed, own, *cells] for printed, own, cells in beside.rows)]
-        written = [cells if cells is lines[1] else [markdown_text(cell) for cell in cells] for cells in lines]
-        parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in written) + "\n")
+        lines = [header, *([printed, own, *cells] for printed, own, cells in beside.rows)]
+        parts.append(markdown_table([markdown_text(cell) for cell in cells] for cells in lines) + "\n")
         parts += [f"{FLAGGED} {markdown_text(flag)}\n" for flag in beside.flags]
     parts.append(f"{'#' * (level + 1)} Where this board and the papers disagree\n")
     parts.append(f"{summary(found)}\n")
@@ -152,7 +151,7 @@ def summary(found: Sequence[Beside]) -> str:
 def _own_lines(lines: Sequence[Line], variant: Variant) -> dict[str, Line]:
     """The line of each method: of several with other hyper-parameters, the one that was run first."""
     first: dict[str, Line] = {}
-    verified = [line for line in lines if line.numbers[variant.name, variant.metrics[0]].standing == "verified"]
+    verified = [line for line in lines if line.numbers[variant.headline].standing == "verified"]
     for line in sorted(verified, key=lambda line: (line.statement.finished, line.entry.digest)):
         first.setdefault(line.method.name, line)
     return first
@@ -197,20 +196,18 @@ def _kind(metric: str) -> str:
 def _pairs(
     variant: Variant, rows: pd.DataFrame, printed: tuple[str, ...], here: tuple[str, ...], own: dict[str, Line], seed: int
 ) -> list[Pair]:
-    sign = 1 if higher_is_better(here[0]) else -1
-    said = {
-        name: dict(zip(of["metric"], of["value"], strict=True))
-        for name, of in rows[rows["metric"].isin(printed)].groupby("method", sort=False)
-    }
-    about = rows.drop_duplicates("method").set_index("method")
-    lines = {name: own[about.loc[name, "plugin"]] for name in said if about.loc[name, "plugin"] in own}
-    lines = {name: line for name, line in lines.items() if _has(line, variant, here)}
+    sign = 1 if metric_class(here[0]).higher_is_better else -1
+    rows = rows[rows["metric"].isin(printed)]
+    said = rows.pivot(index="method", columns="metric", values="value")[list(printed)]
+    plugin = dict(zip(rows["method"], rows["plugin"], strict=True))
+    lines = {name: own[plugin[name]] for name in plugin if plugin[name] in own}
+    lines = {name: line for name, line in lines.items() if all(line.verified(variant.name, metric) for metric in here)}
     ordered = []
     for a, b in combinations(lines, 2):
-        metrics = [metric for metric in printed if metric in said[a] and metric in said[b]]
-        order = {np.sign(sign * (said[a][metric] - said[b][metric])) for metric in metrics}
+        ahead = (sign * (said.loc[a] - said.loc[b])).dropna()
+        order = set(np.sign(ahead))
         if order in ({1.0}, {-1.0}):
-            ordered.append(((a, b) if order == {1.0} else (b, a), tuple(metrics)))
+            ordered.append(((a, b) if order == {1.0} else (b, a), tuple(ahead.index)))
     differences = _differences(variant, here[0], lines, [names for names, _ in ordered], seed)
     found = []
     for (names, metrics), difference in zip(ordered, differences, strict=True):
@@ -222,17 +219,12 @@ def _pairs(
             Pair(
                 variant=variant.name, printed_metrics=metrics, metrics=here, printed=names,
                 names=(first.method.name, second.method.name), values=values, difference=difference,
-                printed_values=tuple((said[names[0]][metric], said[names[1]][metric]) for metric in metrics),
+                printed_values=tuple((said.loc[names[0], metric], said.loc[names[1], metric]) for metric in metrics),
                 agrees={1.0: True, -1.0: False}.get(order.pop()) if len(order) == 1 else None,
                 flag=flagged["flag"].iloc[0] if len(flagged) else "",
             )
         )  # fmt: skip
     return found
-
-
-def _has(line: Line, variant: Variant, metrics: tuple[str, ...]) -> bool:
-    numbers = [line.numbers.get((variant.name, metric)) for metric in metrics]
-    return all(number is not None and number.row.value is not None and number.standing == "verified" for number in numbers)
 
 
 def _differences(

@@ -1,26 +1,25 @@
 """What the boards say, quoted in Markdown files between markers, and checked there: no number of a table is typed.
 
-    <!-- boards -->  …  <!-- /boards -->      methods × boards: the first metric of each board's first variant
-    <!-- papers -->  …  <!-- /papers -->      of each board: published numbers beside ours, and where the two disagree
+<!-- boards -->  …  <!-- /boards -->      methods × boards: the first metric of each board's first variant
+<!-- papers -->  …  <!-- /papers -->      of each board: published numbers beside ours, and where the two disagree
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attribench.boards.adding import entries_of
 from attribench.boards.board import Leaderboards
 from attribench.boards.papers import beside_papers, papers_markdown
-from attribench.boards.plot import GROUPS, group_of
-from attribench.boards.standings import Line, Number, Standings, Variant
-from attribench.boards.tables import NOTHING, SELF_REPORTED, markdown_text
+from attribench.boards.standings import GROUPS, Line, Standings, Variant
+from attribench.boards.tables import SELF_REPORTED, markdown_table, markdown_text, stated
 from attribench.errors import UsageError
 from attribench.files.whole import whole_file
-from attribench.report.words import warning_of
+from attribench.report.words import NOTHING, warning_of
 
 NONE = "No board is published yet."
 _PLACE = re.compile(r"(<!-- (?P<name>boards|papers) -->\n).*?(<!-- /(?P=name) -->)", re.DOTALL)
@@ -58,10 +57,12 @@ def _quoted(path: Path, all_standings: Sequence[Standings], root: Path) -> Quote
     if not _PLACE.search(before):
         raise UsageError(f"{path} has no place for the boards; put <!-- boards --> and <!-- /boards --> on lines of their own")
     site = Path(os.path.relpath(root / "site", path.resolve().parent)).as_posix()
-    made: dict[str, Callable[[], str]] = {
-        "boards": lambda: boards_markdown(all_standings, site), "papers": lambda: all_papers_markdown(all_standings)
-    }  # fmt: skip
-    return Quoted(path, before, _PLACE.sub(lambda found: f"{found[1]}\n{made[found['name']]()}\n{found[3]}", before))
+
+    def made(found: re.Match[str]) -> str:
+        text = boards_markdown(all_standings, site) if found["name"] == "boards" else all_papers_markdown(all_standings)
+        return f"{found[1]}\n{text}\n{found[3]}"
+
+    return Quoted(path, before, _PLACE.sub(made, before))
 
 
 def boards_markdown(all_standings: Sequence[Standings], site: str) -> str:
@@ -71,21 +72,21 @@ def boards_markdown(all_standings: Sequence[Standings], site: str) -> str:
         return f"{NONE}\n"
     firsts = [standings.variants[0] for standings in shown]
     header = ["method", "needs", *(_heading(standings, site) for standings in shown)]
-    rows = [header, ["---"] * len(header)]
+    rows = [header]
     methods, controls = ({line.method.name: line for of in firsts for line in reversed(getattr(of, kind))} for kind in
                          ("lines", "controls"))  # fmt: skip
-    for name, line in sorted(methods.items(), key=lambda item: (GROUPS.index(group_of(item[1])), item[0])):
-        rows.append([markdown_text(name), group_of(line), *(_cell(_best(of.lines, name), of) for of in firsts)])
+    for name, line in sorted(methods.items(), key=lambda item: (GROUPS.index(item[1].group), item[0])):
+        rows.append([markdown_text(name), line.group, *(_cell(name, of.lines, of) for of in firsts)])
     for name in sorted(controls):
-        rows.append([f"*{markdown_text(name)}*", "control", *(_cell(_best(of.controls, name), of) for of in firsts)])
+        rows.append([f"*{markdown_text(name)}*", "control", *(_cell(name, of.controls, of) for of in firsts)])
     for which, said in (("chance", "chance"), ("ceiling", "best that can be expected")):
         known = [getattr(of, which)[of.metrics[0]] for of in firsts]
-        rows.append([f"*{said}*", "", *(NOTHING if number is None else f"{number:.3f}" for number in known)])
+        rows.append([f"*{said}*", "", *map(stated, known)])
     rows.append(["*queries, studies*", "", *(f"{of.n_queries}, {of.n_studies}" for of in firsts)])
     rows.append(["*checked*", "", *(_checked(standings) for standings in shown)])
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    table = markdown_table(rows)
     note = f" {SELF_REPORTED}" if "†" in table else ""
-    warnings = {warning_of([line.numbers[of.name, of.metrics[0]].row for line in of.lines]) for of in firsts if of.lines}
+    warnings = {warning_of([line.numbers[of.headline].row for line in of.lines]) for of in firsts if of.lines}
     note += "".join(f" {warning}" for warning in sorted(warnings) if warning)
     return (
         f"{table}\n\nThe first metric of each board with its 95 % interval over studies, and in brackets the rank: one more than "
@@ -116,19 +117,11 @@ def _heading(standings: Standings, site: str) -> str:
     return f"[{title}]({site}/tables/{standings.board.name}.md): {markdown_text(f'{variant.metrics[0]}, {variant.name}')}"
 
 
-def _best(lines: Sequence[Line], name: str) -> Line | None:
+def _cell(name: str, lines: Sequence[Line], variant: Variant) -> str:
     """Of a method with several hyper-parameters the line that stands first."""
-    return next((line for line in lines if line.method.name == name), None)
-
-
-def _cell(line: Line | None, variant: Variant) -> str:
-    number = None if line is None else line.numbers.get((variant.name, variant.metrics[0]))
+    number = next((line.numbers[variant.headline] for line in lines if line.method.name == name), None)
     if number is None or number.row.value is None:
         return NOTHING
-    return _written(number)
-
-
-def _written(number: Number) -> str:
     row = number.row
     shown = f"**{row.value:.3f}**" if number.rank == 1 else f"{row.value:.3f}"
     interval = "" if row.low is None else rf" \[{row.low:.3f}, {row.high:.3f}\]"
@@ -137,6 +130,6 @@ def _written(number: Number) -> str:
 
 def _checked(standings: Standings) -> str:
     variant = standings.variants[0]
-    found = {line.numbers[variant.name, variant.metrics[0]].standing for line in (*variant.lines, *variant.controls)}
+    found = {line.numbers[variant.headline].standing for line in (*variant.lines, *variant.controls)}
     dates = sorted({entry.statement.finished[:10] for entry in standings.entries})
     return f"{' and '.join(sorted(found, reverse=True))}, {dates[0]}{f' to {dates[-1]}' if len(dates) > 1 else ''}"

@@ -9,25 +9,24 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from attribench import __version__, plugins
 from attribench.boards import papers, tables
 from attribench.boards.adding import entries_of
-from attribench.boards.board import Leaderboards
+from attribench.boards.board import Board, Leaderboards
 from attribench.boards.entry import ShownQuery
 from attribench.boards.pictures import Album, image_ids_of
-from attribench.boards.plot import GROUPS, interval_bar, plot
-from attribench.boards.standings import Line, Number, Standings, Variant, higher_is_better
+from attribench.boards.plot import bar_of, plot_of
+from attribench.boards.standings import GROUPS, Line, Standings, Variant
 from attribench.data import Dataset
 from attribench.errors import AttribenchError, MethodError, UsageError
+from attribench.report.record import metric_class
 from attribench.report.words import duration, size
 
 MARKER = ".attribench-site"
@@ -76,11 +75,18 @@ class _Site:
     def __init__(self, all_standings: list[Standings], data_root: Path | None) -> None:
         self.standings = all_standings
         self.album = Album()
-        self.datasets: dict[str, Dataset | None] = {s.board.name: _dataset(s, data_root) for s in all_standings}
-        loader = jinja2.PackageLoader("attribench.boards")
+        self.datasets = {s.board.name: _opened(s.board, data_root) for s in all_standings}
+        self.editions: dict[tuple[str, str], list[Board]] = defaultdict(list)
+        self.methods: dict[str, list[tuple[Standings, Line]]] = defaultdict(list)
+        for standings in all_standings:
+            self.editions[standings.board.experiment.dataset, standings.board.experiment.edition].append(standings.board)
+            for line in standings.lines:
+                self.methods[line.method.name].append((standings, line))
         self.templates = jinja2.Environment(
-            loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
+            loader=jinja2.PackageLoader("attribench.boards"), autoescape=True, undefined=jinja2.StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+        self.templates.filters |= {"stated": tables.stated, "duration": duration, "px": "{:.1f}".format}
         dates = [entry.statement.finished[:10] for s in all_standings for entry in s.entries]
         self.templates.globals |= {"version": __version__, "newest": max(dates, default="")}
 
@@ -95,56 +101,39 @@ class _Site:
             found[f"tables/{name}.md"] = f"{tables.markdown(standings)}\n{papers.papers_markdown(standings)}"
             found[f"tables/{name}.csv"] = tables.table_csv(standings)
             found[f"tables/{name}.tex"] = tables.latex(standings)
-        found |= {f"methods/{name}.html": self._method(name, lines) for name, lines in self._methods().items()}
-        found |= {f"data/{name}-{edition}.html": self._dataset(name, edition) for name, edition in self._editions()}
+        found |= {f"methods/{name}.html": self._method(lines) for name, lines in self.methods.items()}
+        found |= {f"data/{name}-{edition}.html": self._dataset(name, of) for (name, edition), of in self.editions.items()}
         found["index.html"] = self._index()
         return found | self.album.files
 
     def _page(self, template: str, up: str, **values: Any) -> str:
         return self.templates.get_template(template).render(up=up, **values)
 
-    # ---------------------------------------------------------------------------------- the front
-
     def _index(self) -> str:
-        boards = [_board_facts(s) | {"strip": self._strip(s), **_leaders(s)} for s in self.standings]
-        methods = [(name, _summary(lines)) for name, lines in self._methods().items()]
-        datasets = [(name, edition, self._contents(name, edition)) for name, edition in self._editions()]
-        return self._page("index.html", "", boards=boards, methods=methods, datasets=datasets)
-
-    def _strip(self, standings: Standings) -> list[str]:
-        dataset = self.datasets[standings.board.name]
-        if dataset is None:
-            return []
-        ids = image_ids_of(dataset)
-        return [self.album.picture(dataset, ids[i * len(ids) // STRIP]) for i in range(STRIP)]
-
-    # ---------------------------------------------------------------------------------- a board
-
-    def _board(self, standings: Standings) -> str:
-        variants = [_variant(variant, number) for number, variant in enumerate(standings.variants)]
         return self._page(
-            "board.html", "../", board=_board_facts(standings), variants=variants, groups=GROUPS, papers=_papers(standings),
-            meanings=_meanings(standings),
+            "index.html", "",
+            cards=[_card(s) | {"board": s.board, "strip": self._strip(s.board)} for s in self.standings],
+            methods=[(name, _summary(lines[0][1])) for name, lines in sorted(self.methods.items())],
+            datasets=[(*edition, self.datasets[of[0].name]) for edition, of in sorted(self.editions.items())],
         )  # fmt: skip
 
-    # ---------------------------------------------------------------------------------- a method
+    def _strip(self, board: Board) -> list[str]:
+        dataset = self.datasets[board.name]
+        ids = [] if dataset is None else image_ids_of(dataset)
+        return [self.album.picture(dataset, ids[i * len(ids) // STRIP]) for i in range(STRIP)] if ids else []
 
-    def _methods(self) -> dict[str, list[tuple[Standings, Line]]]:
-        found = defaultdict(list)
-        for standings in self.standings:
-            for line in standings.lines:
-                found[line.method.name].append((standings, line))
-        return dict(sorted(found.items()))
-
-    def _method(self, name: str, lines: list[tuple[Standings, Line]]) -> str:
-        method = lines[0][1].method
-        places = [self._place(standings, line) for standings, line in lines]
-        needs = method.needs or ("features",)
+    def _board(self, standings: Standings) -> str:
         return self._page(
-            "method.html", "../", name=name, summary=_summary(lines), needs=needs, control=method.control, places=places
-        )
+            "board.html", "../", board=standings.board, n_submissions=len(standings.entries), groups=GROUPS,
+            variants=[_variant(variant) for variant in standings.variants],
+            papers=_papers(standings), meanings={m: _meaning(m) for variant in standings.variants for m in variant.metrics},
+        )  # fmt: skip
 
-    def _place(self, standings: Standings, line: Line) -> dict[str, Any]:
+    def _method(self, lines: list[tuple[Standings, Line]]) -> str:
+        places = [self._place(standings.board, line) for standings, line in lines]
+        return self._page("method.html", "../", first=lines[0][1], summary=_summary(lines[0][1]), places=places)
+
+    def _place(self, board: Board, line: Line) -> dict[str, Any]:
         row, statement = line.row, line.statement
         facts = [
             ("time to fit", tables.stated(row.fit_seconds, duration)),
@@ -159,48 +148,24 @@ class _Site:
             ("run finished", statement.finished),
             ("submission", line.entry.digest[:16]),
         ]
-        dataset = self.datasets[standings.board.name]
-        shown = [self._shown(dataset, query) for query in line.shown] if dataset is not None else []
+        dataset, queries = self.datasets[board.name], line.entry.shown.get(line.method.name, ())
         return {
-            "board": standings.board.name,
-            "title": standings.board.definition.title,
-            "label": line.label,
-            "rows": [_row(number) for number in line.numbers.values()],
-            "facts": facts,
-            "links": list(statement.links.items()),
-            "params": [(name, str(value)) for name, value in line.method.params.items()],
-            "shown": shown,
-            "labelled": any(mark is not None for query in line.shown for _, mark in query.images),
-        }
+            "board": board, "line": line, "facts": facts,
+            "shown": [] if dataset is None else [(query, self._pictures(dataset, query)) for query in queries],
+            "labelled": any(mark is not None for query in queries for _, mark in query.images),
+        }  # fmt: skip
 
-    def _shown(self, dataset: Dataset, query: ShownQuery) -> dict[str, Any]:
+    def _pictures(self, dataset: Dataset, query: ShownQuery) -> list[tuple[str, str, str]]:
         said = {True: "one of the prompt's concepts", False: "another concept", None: "a training image"}
-        pictures = [
+        return [
             (self.album.picture(dataset, image_id), "hit" if mark else "miss", f"{said[mark]}: {image_id}")
             for image_id, mark in query.images
         ]
-        return {"prompt": query.prompt, "variant": query.variant, "pictures": pictures}
 
-    # ---------------------------------------------------------------------------------- a data set
-
-    def _editions(self) -> list[tuple[str, str]]:
-        return sorted({(s.board.experiment.dataset, s.board.experiment.edition) for s in self.standings})
-
-    def _of_edition(self, name: str, edition: str) -> tuple[list[Standings], Dataset | None]:
-        of = [s for s in self.standings if (s.board.experiment.dataset, s.board.experiment.edition) == (name, edition)]
-        return of, self.datasets[of[0].board.name]
-
-    def _contents(self, name: str, edition: str) -> str:
-        dataset = self._of_edition(name, edition)[1]
-        return dataset.contents if dataset is not None else ""
-
-    def _dataset(self, name: str, edition: str) -> str:
-        of, dataset = self._of_edition(name, edition)
-        adapter = plugins.find("dataset", name).load()
+    def _dataset(self, name: str, boards: list[Board]) -> str:
+        dataset = self.datasets[boards[0].name]
         return self._page(
-            "dataset.html", "../", name=name, edition=edition, contents=self._contents(name, edition),
-            licence=adapter.licence, citation=adapter.citation,
-            boards=[(s.board.name, s.board.definition.title) for s in of],
+            "dataset.html", "../", dataset=dataset, adapter=plugins.find("dataset", name).load(), boards=boards,
             sheet=self.album.sheet(dataset, image_ids_of(dataset)) if dataset is not None else None,
         )  # fmt: skip
 
@@ -208,29 +173,14 @@ class _Site:
 # --------------------------------------------------------------------------------- what templates show
 
 
-def _dataset(standings: Standings, data_root: Path | None) -> Dataset | None:
+def _opened(board: Board, data_root: Path | None) -> Dataset | None:
     """The data set of a board, for its pictures; a paper edition that is not here has none."""
-    experiment = standings.board.experiment
-    if experiment.edition == "paper" and data_root is None:
-        return None
+    if board.experiment.edition == "mini":
+        return board.planned().dataset
     try:
-        return standings.board.planned(data_root if experiment.edition == "paper" else None).dataset
+        return None if data_root is None else board.planned(data_root).dataset
     except AttribenchError:
-        if experiment.edition == "mini":
-            raise
         return None
-
-
-def _board_facts(standings: Standings) -> dict[str, Any]:
-    board = standings.board
-    definition, experiment = board.definition, board.experiment
-    return {
-        "name": board.name, "title": definition.title, "question": definition.question, "version": definition.version,
-        "dataset": experiment.dataset, "edition": experiment.edition, "protocol": experiment.protocol,
-        "n_submissions": len(standings.entries),
-        "n_methods": sum(not line.method.control for line in standings.lines),
-        "n_studies": max((variant.n_studies for variant in standings.variants), default=0),
-    }  # fmt: skip
 
 
 def _papers(standings: Standings) -> dict[str, Any] | None:
@@ -238,63 +188,53 @@ def _papers(standings: Standings) -> dict[str, Any] | None:
     found = papers.beside_papers(standings)
     if not found:
         return None
+    what, sources = papers.origin(standings, found)
     return {
-        "what": papers.what_sets_apart(standings), "sources": "; ".join(dict.fromkeys(beside.sources for beside in found)),
+        "what": what, "sources": sources,
         "tables": found, "summary": papers.summary(found), "disagreements": papers.disagreements(found),
     }  # fmt: skip
 
 
-def _leaders(standings: Standings) -> dict[str, Any]:
-    """The methods of rank 1 in the first variant."""
-    if not standings.variants:
-        return {"leaders": [], "further": 0, "headline": ""}
-    variant = standings.variants[0]
-    first = (variant.name, variant.metrics[0])
-    leaders = [line for line in variant.lines if line.numbers[first].rank == 1]
-    return {
-        "leaders": [(line.label, f"methods/{line.method.name}.html") for line in leaders[:NAMED]],
-        "further": len(leaders[NAMED:]),
-        "headline": f"{variant.metrics[0]}, {variant.name}",
-    }
-
-
-def _summary(lines: list[tuple[Standings, Line]]) -> str:
-    """A built-in method describes itself; of another, the submission does."""
-    line = lines[0][1]
-    plugin = plugins.all_plugins("method").get(line.method.name)
-    try:
-        return plugin.summary if plugin is not None and plugin.origin == line.method.plugin else line.method.summary
-    except MethodError:
-        return line.method.summary
-
-
-def _row(number: Number) -> dict[str, Any]:
-    row = number.row
-    return {
-        "variant": row.variant, "metric": row.metric, "value": tables.stated(row.value, "{:.3f}".format),
-        "interval": "–" if row.low is None else f"{row.low:.3f} – {row.high:.3f}", "rank": number.rank,
-        "chance": tables.stated(row.chance, "{:.3f}".format), "ceiling": tables.stated(row.ceiling, "{:.3f}".format),
-        "standing": number.standing,
+def _card(standings: Standings) -> dict[str, Any]:
+    """A board on the first page, with the methods of rank 1 in its first variant."""
+    found = {
+        "n_methods": sum(not line.method.control for line in standings.lines),
+        "n_studies": max((variant.n_studies for variant in standings.variants), default=0),
+        "leaders": [], "further": 0,
     }  # fmt: skip
+    for variant in standings.variants[:1]:
+        leaders = [line for line in variant.lines if line.numbers[variant.headline].rank == 1]
+        found |= {"leaders": leaders[:NAMED], "further": len(leaders[NAMED:]), "variant": variant}
+    return found
 
 
-def _variant(variant: Variant, number: int) -> dict[str, Any]:
+def _summary(line: Line) -> str:
+    """A method that is installed describes itself; of another, the submission does."""
+    plugin = plugins.all_plugins("method").get(line.method.name)
+    return _first_line(plugin if plugin is not None and plugin.origin == line.method.plugin else None, line.method.summary)
+
+
+def _meaning(metric: str) -> str:
+    """The metric's own first line; of one that is not installed, its name."""
+    return _first_line(plugins.all_plugins("metric").get(metric.partition("@")[0]), f"{metric}.")
+
+
+def _first_line(plugin: plugins.Plugin | None, otherwise: str) -> str:
+    try:
+        return otherwise if plugin is None else plugin.summary
+    except MethodError:
+        return otherwise
+
+
+def _variant(variant: Variant) -> dict[str, Any]:
     lines = (*variant.lines, *variant.controls)
-    first = (variant.name, variant.metrics[0])
-    rows = [line.numbers[first].row for line in lines]
+    rows = [line.numbers[variant.headline].row for line in lines]
     known = [n for row in rows for n in (row.low, row.high, row.value) if n is not None]
     ends = (min(known, default=0.0), max(known, default=1.0))
     return {
-        "name": variant.name, "n_queries": variant.n_queries, "n_studies": variant.n_studies,
-        "plot": plot(variant, f"p{number}"),
-        "columns": _columns(variant),
+        "of": variant, "plot": plot_of(variant), "columns": _columns(variant), "n_costs": range(len(_COSTS) + 3),
         "lines": [_line(line, variant, ends) for line in variant.lines],
         "controls": [_line(line, variant, ends) for line in variant.controls],
-        "known": [
-            (name, [tables.stated(getattr(variant, which)[metric], "{:.3f}".format) for metric in variant.metrics])
-            for name, which in (("chance", "chance"), ("best that can be expected", "ceiling"))
-        ],
-        "n_costs": range(len(_COSTS) + 3),
     }  # fmt: skip
 
 
@@ -306,65 +246,22 @@ _COSTS = (
 )
 
 
-def _meanings(standings: Standings) -> dict[str, str]:
-    """What each metric of a board is, by its name."""
-    return {metric: _meaning(metric) for variant in standings.variants for metric in variant.metrics}
-
-
-def _meaning(metric: str) -> str:
-    """The metric's own first line; of one that is not installed, its name."""
-    plugin = plugins.all_plugins("metric").get(metric.partition("@")[0])
-    try:
-        return plugin.summary if plugin is not None else f"{metric}."
-    except MethodError:
-        return f"{metric}."
-
-
 def _columns(variant: Variant) -> list[dict[str, Any]]:
     """Their names, what they are sorted as, what they say, and whether the first click puts the largest first."""
-    directions = {metric: "Higher" if higher_is_better(metric) else "Lower" for metric in variant.metrics}
+    higher = {metric: metric_class(metric).higher_is_better for metric in variant.metrics}
     columns = [("#", "num", "rank by the first metric"), ("method", "text", "name"), ("needs", "text", "what it may touch")]
-    columns += [(metric, "num", f"{_meaning(metric)} {direction} is better.") for metric, direction in directions.items()]
+    columns += [(m, "num", f"{_meaning(m)} {'Higher' if higher[m] else 'Lower'} is better.") for m in variant.metrics]
     columns += [(name, "num", title) for name, title in _COSTS]
     columns += [("checked", "text", "whether others can recompute it"), ("date", "text", "when the run finished")]
     columns += [("links", "", "")]
-    falling = {metric for metric, direction in directions.items() if direction == "Higher"}
-    return [{"name": name, "kind": kind, "title": title, "falls": name in falling} for name, kind, title in columns]
+    return [{"name": name, "kind": kind, "title": title, "falls": higher.get(name)} for name, kind, title in columns]
 
 
 def _line(line: Line, variant: Variant, ends: tuple[float, float]) -> dict[str, Any]:
-    headline = line.numbers[variant.name, variant.metrics[0]]
+    headline = line.numbers[variant.headline]
     return {
-        "name": line.method.name, "label": line.label, "tuned": line.method.tuned, "rank": headline.rank,
-        "needs": line.method.needs or ("features",), "standing": headline.standing,
+        "of": line, "headline": headline, "date": line.statement.finished[:10], "costs": tables.costs(line),
         "search": f"{line.label} {line.statement.submitter} {line.entry.digest[:8]}".lower(),
-        "numbers": [_cell(line.numbers.get((variant.name, metric)), variant, metric, ends) for metric in variant.metrics],
-        "costs": list(_sortable(line)),
-        "date": line.statement.finished[:10],
-        "links": [(name, href) for name, href in line.statement.links.items()],
+        "numbers": [line.numbers.get((variant.name, metric)) for metric in variant.metrics],
+        "bar": bar_of(headline.row, variant.chance[headline.row.metric], ends),
     }  # fmt: skip
-
-
-def _sortable(line: Line) -> Iterable[tuple[str, str]]:
-    """The number to sort by, and what is shown."""
-    row = line.row
-    for cost, write in ((row.fit_seconds, duration), (row.query_seconds, duration), (row.bytes_per_train_image, size)):
-        yield ("" if cost is None else f"{cost:.6g}"), tables.stated(cost, write)
-    yield f"{row.n_models + (row.extra_training_seconds or 0) / 1e6:.8g}", tables.budget(line)
-
-
-def _cell(number: Number | None, variant: Variant, metric: str, ends: tuple[float, float]) -> dict[str, Any] | None:
-    if number is None:
-        return None
-    row = number.row
-    bar = Markup("")
-    if metric == variant.metrics[0]:
-        bar = interval_bar(row.low, row.high, row.value, variant.chance[metric], ends)
-    return {
-        "value": None if row.value is None else f"{row.value:.3f}",
-        "sort": "" if row.value is None else f"{row.value:.9g}",
-        "interval": "" if row.low is None else f"[{row.low:.3f}, {row.high:.3f}]",
-        "rank": number.rank,
-        "verified": number.standing == "verified",
-        "bar": bar,
-    }

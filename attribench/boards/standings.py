@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from attribench import plugins
 from attribench.boards.board import Board
-from attribench.boards.entry import Entry, ShownQuery
-from attribench.errors import MethodError
-from attribench.report.record import Row
+from attribench.boards.entry import Entry
+from attribench.report.record import Row, metric_class
 from attribench.statistics.ranking import shared_ranks, shared_ranks_redrawn
 from attribench.submissions.statement import Method, Statement
 from attribench.submissions.verify import Standing
+
+GROUPS = ("features", "gradients", "checkpoints", "training", "trajectory")
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,20 @@ class Line:
         return self.entry.statement
 
     @property
-    def shown(self) -> tuple[ShownQuery, ...]:
-        """What it found for some queries."""
-        return self.entry.shown.get(self.method.name, ())
+    def needs(self) -> tuple[str, ...]:
+        """What it may touch."""
+        return self.method.needs or ("features",)
+
+    @property
+    def group(self) -> str:
+        """What decides its colour: the most that it needs."""
+        dearest_first = ("training", "checkpoints", "trajectory", "gradients")
+        return next((need for need in dearest_first if need in self.needs), "features")
+
+    def verified(self, variant: str, metric: str) -> bool:
+        """Whether it has a value of this metric, and a verified one."""
+        number = self.numbers.get((variant, metric))
+        return number is not None and number.row.value is not None and number.standing == "verified"
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,11 @@ class Variant:
     ceiling: Mapping[str, float | None]
     n_queries: int
     n_studies: int
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        """Its key in `Line.numbers`."""
+        return self.name, self.metrics[0]
 
 
 @dataclass(frozen=True)
@@ -101,8 +117,7 @@ class Standings:
 
 def _lines(entries: Sequence[Entry]) -> list[Line]:
     chosen: dict[str, Line] = {}
-    ordered = sorted(entries, key=lambda e: (e.statement.finished, e.digest))
-    for entry in sorted(ordered, key=lambda e: "verified" not in e.standing.values()):
+    for entry in sorted(entries, key=lambda e: ("verified" not in e.standing.values(), e.statement.finished, e.digest)):
         for method in entry.statement.methods:
             identity = json.dumps([method.name, method.tuned, method.params, method.plugin], sort_keys=True)
             if method.control:  # every submission brings them, and they are the same
@@ -113,61 +128,46 @@ def _lines(entries: Sequence[Entry]) -> list[Line]:
 
 def _rank(lines: Sequence[Line], variant: str, metric: str, seed: int) -> None:
     """Put the numbers of one metric into the lines, with ranks among the verified ones."""
-    found = {}
-    for number, line in enumerate(lines):
-        row = line.entry.row(line.method.name, variant, metric)
+    column = (variant, metric)
+    for line in lines:
+        row = line.entry.row(line.method.name, *column)
         if row is not None:
-            found[number] = (row, line.entry.standing[variant, metric])
-    key = {number: (lines[number].method.name, variant, metric) for number in found}
+            line.numbers[column] = Number(row, line.entry.standing[column], None)
     ranked = [
-        number for number, (row, standing) in found.items()
-        if standing == "verified" and row.value is not None and np.isfinite(lines[number].entry.values[key[number]]).any()
-    ]  # fmt: skip
-    rank: dict[int, int | None] = {}
-    if ranked:
-        higher = higher_is_better(metric)
-        first = lines[ranked[0]].entry
-        if key[ranked[0]] in first.means:
-            values = np.array([found[number][0].value for number in ranked])
-            means = np.stack([lines[number].entry.means[key[number]] for number in ranked])
-            ranks = shared_ranks_redrawn(values, means, len(set(first.studies[variant])), higher_is_better=higher)
-        else:
-            values = np.stack([lines[number].entry.values[key[number]] for number in ranked])
-            ranks = shared_ranks(values, np.array(first.studies[variant]), higher_is_better=higher, seed=seed)
-        rank = dict(zip(ranked, ranks, strict=True))
-    for number, (row, standing) in found.items():
-        lines[number].numbers[variant, metric] = Number(row, standing, rank.get(number))
-
-
-def higher_is_better(metric: str) -> bool:
-    """What the metric of this name says of itself; one that is not installed is taken as a quality."""
-    plugin = plugins.all_plugins("metric").get(metric.partition("@")[0])
-    try:
-        return plugin.load().higher_is_better if plugin else True
-    except MethodError:
-        return True
+        line for line in lines if line.verified(*column) and np.isfinite(line.entry.values[line.method.name, *column]).any()
+    ]
+    if not ranked:
+        return
+    first, higher = ranked[0].entry, metric_class(metric).higher_is_better
+    if (ranked[0].method.name, *column) in first.means:
+        values = np.array([line.numbers[column].row.value for line in ranked])
+        means = np.stack([line.entry.means[line.method.name, *column] for line in ranked])
+        ranks = shared_ranks_redrawn(values, means, len(set(first.studies[variant])), higher_is_better=higher)
+    else:
+        values = np.stack([line.entry.values[line.method.name, *column] for line in ranked])
+        ranks = shared_ranks(values, np.array(first.studies[variant]), higher_is_better=higher, seed=seed)
+    for line, rank in zip(ranked, ranks, strict=True):
+        line.numbers[column] = replace(line.numbers[column], rank=rank)
 
 
 def _variant(name: str, names: Sequence[tuple[str, str]], lines: Sequence[Line]) -> Variant:
     metrics = tuple(metric for variant, metric in names if variant == name)
     headline = (name, metrics[0])
-    sign = 1 if higher_is_better(metrics[0]) else -1
+    sign = 1 if metric_class(metrics[0]).higher_is_better else -1
 
-    def place(line: Line) -> tuple:
-        number = line.numbers.get(headline)
-        value = None if number is None else number.row.value
-        return (number.rank or math.inf if number else math.inf, math.inf if value is None else -sign * value, line.label)
+    def place(line: Line) -> tuple[float, float, str]:
+        number = line.numbers[headline]
+        return number.rank or math.inf, math.inf if number.row.value is None else -sign * number.row.value, line.label
 
     present = sorted((line for line in lines if headline in line.numbers), key=place)
     rows = [line.numbers[headline].row for line in present]
-    known = {which: {metric: _known(present, name, metric, which) for metric in metrics} for which in ("chance", "ceiling")}
     return Variant(
         name=name,
         metrics=metrics,
         lines=tuple(line for line in present if not line.method.control),
         controls=tuple(line for line in present if line.method.control),
-        chance=known["chance"],
-        ceiling=known["ceiling"],
+        chance={metric: _known(present, name, metric, "chance") for metric in metrics},
+        ceiling={metric: _known(present, name, metric, "ceiling") for metric in metrics},
         n_queries=max(row.n_queries for row in rows),
         n_studies=max(row.n_studies for row in rows),
     )

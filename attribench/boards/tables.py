@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from attribench.boards.standings import Line, Number, Standings, Variant
-from attribench.report.words import duration, size
+import pandas as pd
 
-NOTHING = "–"
-_LATEX = {character: f"\\{character}" for character in "{}$&#%_"} | {
+from attribench.boards.standings import Line, Number, Standings
+from attribench.report.words import NOTHING, duration, size
+
+_LATEX = str.maketrans({character: f"\\{character}" for character in "{}$&#%_"} | {
     "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-}  # fmt: skip
-_MARKDOWN = {character: f"\\{character}" for character in "\\|`*_[]"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+})  # fmt: skip
+_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|`*_[]"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
 
 def markdown_text(text: str) -> str:
     """As a cell of a table shows it, whatever it holds."""
-    return "".join(_MARKDOWN.get(character, character) for character in " ".join(text.split()))
+    return " ".join(text.split()).translate(_MARKDOWN)
+
+
+def markdown_table(rows: Iterable[Sequence[str]]) -> str:
+    """Of cells as Markdown; the first row is the header."""
+    header, *rest = rows
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rest))
 
 
 def latex_text(text: str) -> str:
     """As LaTeX prints it, whatever it holds."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return " ".join(text.split()).translate(_LATEX)
 
 
-def csv_text(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text[:1] in tuple("=+-@\t\r") else text
-
-
-def needs(line: Line) -> str:
-    """What a method may touch, in words."""
-    return ", ".join(line.method.needs) or "features"
+def csv_text(cell: Any) -> Any:
+    """A text that no spreadsheet takes for a formula; what is no text as it is."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") else cell
 
 
 def budget(line: Line) -> str:
@@ -45,8 +46,16 @@ def budget(line: Line) -> str:
     return f"{models}, {duration(further)} to train" if further else models
 
 
-def stated(number: float | None, write: Callable[[float], str]) -> str:
-    """A cost, or a dash."""
+def costs(line: Line) -> list[tuple[str, str]]:
+    """To fit, of a query, of a training image, and the budget: the number to sort by, and what is shown."""
+    row = line.row
+    known = ((row.fit_seconds, duration), (row.query_seconds, duration), (row.bytes_per_train_image, size))
+    models = f"{row.n_models + (row.extra_training_seconds or 0) / 1e6:.8g}"
+    return [*(("" if cost is None else f"{cost:.6g}", stated(cost, write)) for cost, write in known), (models, budget(line))]
+
+
+def stated(number: float | None, write: Callable[[float], str] = "{:.3f}".format) -> str:
+    """A number, or a dash."""
     return NOTHING if number is None else write(number)
 
 
@@ -63,14 +72,6 @@ SELF_REPORTED = "† self-reported: the number rests on a truth that nobody but 
 HEADER = ("fit", "per query", "stored per image", "budget", "checked", "date")
 
 
-def _costs(line: Line, variant: Variant) -> list[str]:
-    row = line.row
-    return [
-        stated(row.fit_seconds, duration), stated(row.query_seconds, duration), stated(row.bytes_per_train_image, size),
-        budget(line), line.numbers[variant.name, variant.metrics[0]].standing, line.statement.finished[:10],
-    ]  # fmt: skip
-
-
 def markdown(standings: Standings) -> str:
     """Every variant as a table, with its chance and ceiling."""
     definition = standings.board.definition
@@ -79,16 +80,15 @@ def markdown(standings: Standings) -> str:
         header = ["rank", "method", "needs", *variant.metrics, *HEADER]
         rows = []
         for line in (*variant.lines, *variant.controls):
-            rank = line.numbers[variant.name, variant.metrics[0]].rank
+            first = line.numbers[variant.headline]
             label = line.label + (" (control)" if line.method.control else "")
             cells = [value(line.numbers.get((variant.name, metric))) for metric in variant.metrics]
-            rows.append([str(rank or NOTHING), label, needs(line), *cells, *_costs(line, variant)])
+            cells += [*(text for _, text in costs(line)), first.standing, line.statement.finished[:10]]
+            rows.append([str(first.rank or NOTHING), label, ", ".join(line.needs), *cells])
         for which in ("chance", "ceiling"):
             known = [getattr(variant, which)[metric] for metric in variant.metrics]
-            rows.append(["", which, "", *(stated(number, "{:.3f}".format) for number in known), *[""] * len(HEADER)])
-        lines = [header, ["---"] * len(header), *rows]
-        written = [cells if cells is lines[1] else [markdown_text(cell) for cell in cells] for cells in lines]
-        table = "\n".join(f"| {' | '.join(cells)} |" for cells in written)
+            rows.append(["", which, "", *map(stated, known), *[""] * len(HEADER)])
+        table = markdown_table([markdown_text(cell) for cell in cells] for cells in (header, *rows))
         parts.append(f"## {markdown_text(variant.name)}: {variant.n_queries} queries of {variant.n_studies} studies\n\n{table}\n")
     parts.append(f"{SELF_REPORTED} Costs are as submitters state them.\n")
     return "\n".join(parts)
@@ -98,49 +98,40 @@ def latex(standings: Standings) -> str:
     """A booktabs table for each variant: methods and metrics, no costs."""
     parts = []
     for variant in standings.variants:
-        lines = [
-            rf"% {latex_text(standings.board.name)}, {latex_text(variant.name)}: {variant.n_queries} queries, "
-            rf"{variant.n_studies} studies; bold: rank 1",
-            rf"\begin{{tabular}}{{rl{'r' * len(variant.metrics)}}}",
-            r"\toprule",
-            " & ".join(["", "method", *map(latex_text, variant.metrics)]) + r" \\",
-            r"\midrule",
-        ]
+        rows = []
         for line in (*variant.lines, *variant.controls):
-            rank = line.numbers[variant.name, variant.metrics[0]].rank
-            cells = [str(rank or "--"), latex_text(line.label)]
+            rows.append([str(line.numbers[variant.headline].rank or "--"), latex_text(line.label)])
             for metric in variant.metrics:
                 number = line.numbers.get((variant.name, metric))
                 text = latex_text(value(number)).replace("†", r"$^\dagger$").replace(NOTHING, "--")
-                cells.append(rf"\textbf{{{text}}}" if number and number.rank == 1 else text)
-            lines.append(" & ".join(cells) + r" \\")
-        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""]))
+                rows[-1].append(rf"\textbf{{{text}}}" if number and number.rank == 1 else text)
+        table = pd.DataFrame(rows, columns=["", "method", *map(latex_text, variant.metrics)])
+        parts.append(
+            f"% {latex_text(standings.board.name)}, {latex_text(variant.name)}: {variant.n_queries} queries, "
+            f"{variant.n_studies} studies; bold: rank 1\n"
+            + table.to_latex(index=False, escape=False, column_format=f"rl{'r' * len(variant.metrics)}")
+        )
     return "\n".join(parts)
 
 
 def table_csv(standings: Standings) -> str:
     """One line for each method, variant and metric, costs in seconds and bytes."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ["board", "variant", "metric", "method", "control", "needs", "rank", "value", "low", "high", "chance", "ceiling",
-         "n_queries", "n_studies", "standing", "fit_seconds", "query_seconds", "peak_bytes", "bytes_per_train_image", "n_models",
-         "extra_training_seconds", "device", "finished", "plugin", "params", "submitter", "submission"]
+    columns = [
+        "board", "variant", "metric", "method", "control", "needs", "rank", "value", "low", "high", "chance", "ceiling",
+        "n_queries", "n_studies", "standing", "fit_seconds", "query_seconds", "peak_bytes", "bytes_per_train_image", "n_models",
+        "extra_training_seconds", "device", "finished", "plugin", "params", "submitter", "submission",
+    ]  # fmt: skip
+    rows = [
+        number.row.model_dump() | {
+            "board": standings.board.name, "needs": ", ".join(line.needs), "rank": number.rank, "standing": number.standing,
+            "finished": line.statement.finished, "submitter": line.statement.submitter, "submission": line.entry.digest[:16],
+            "params": "; ".join(f"{name}={content}" for name, content in line.method.params.items()),
+        }
+        for variant in standings.variants for line in (*variant.lines, *variant.controls)
+        for number in (line.numbers[variant.name, m] for m in variant.metrics if (variant.name, m) in line.numbers)
+    ]  # fmt: skip
+    table = pd.DataFrame(
+        [{name: csv_text(cell) for name, cell in cells.items()} for cells in rows], columns=columns,
+        dtype=object,  # as they are: integers, though some lack
     )  # fmt: skip
-    for variant in standings.variants:
-        for line in (*variant.lines, *variant.controls):
-            for metric in variant.metrics:
-                number = line.numbers.get((variant.name, metric))
-                if number is None:
-                    continue
-                row = number.row
-                cells = [
-                    standings.board.name, variant.name, metric, line.method.name, line.method.control, needs(line), number.rank,
-                    row.value, row.low, row.high, row.chance, row.ceiling, row.n_queries, row.n_studies, number.standing,
-                    row.fit_seconds, row.query_seconds, row.peak_bytes, row.bytes_per_train_image, row.n_models,
-                    row.extra_training_seconds, row.device, line.statement.finished, line.method.plugin,
-                    "; ".join(f"{name}={content}" for name, content in line.method.params.items()), line.statement.submitter,
-                    line.entry.digest[:16],
-                ]  # fmt: skip
-                writer.writerow([csv_text(cell) if isinstance(cell, str) else cell for cell in cells])
-    return buffer.getvalue()
+    return table.to_csv(index=False, lineterminator="\n")

@@ -41,14 +41,10 @@ def options(
     """Which training images made this picture, and which method can be trusted to say?"""
 
 
-app.command("run")(run)
-app.command("show")(show)
-app.command("compare")(compare)
-app.command("list")(list_plugins)
-app.command("submit")(submit)
-app.command("verify")(verify)
-app.command("plugins")(show_plugins)
-app.command("check")(check)
-app.command("new")(new)
+for name, verb in {
+    "run": run, "show": show, "compare": compare, "list": list_plugins, "submit": submit, "verify": verify,
+    "plugins": show_plugins, "check": check, "new": new,
+}.items():  # fmt: skip
+    app.command(name)(verb)
 app.add_typer(truth, name="truth")
 app.add_typer(leaderboard, name="leaderboard")

@@ -43,11 +43,10 @@ def check(
     from attribench import conformance  # loads torch, which takes seconds: after what can be wrong with the command line
 
     subject = conformance.Subject(configured, conformance.World.open(store), found.name)
-    console = Console(stderr=json)
-    console.print(f"{found.name}, by {found.origin}", markup=False, highlight=False)
+    console = Console(stderr=json, markup=False, highlight=False)
+    console.print(f"{found.name}, by {found.origin}")
     if reduced := _reduced(configured):
-        told = f"checked with {reduced}, as the method asks, in place of its own counts"
-        console.print(told, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"checked with {reduced}, as the method asks, in place of its own counts", soft_wrap=True)
     failed = 0
     for check in conformance.CHECKS:
         if sys.stderr.isatty():
@@ -59,15 +58,14 @@ def check(
         else:
             status = (f"{verdict.status:<10}", COLOURS[verdict.status])
             line = Text.assemble(status, f"  {verdict.check:<16}  {shown(verdict.what)}")
-            console.print(line, soft_wrap=True, highlight=False)
+            console.print(line, soft_wrap=True)
     n = len(conformance.CHECKS)
     summary = f"{failed} of {n} checks did not pass; attribench/conformance says what each asks" if failed else "conforms"
-    console.print(f"{subject.method.name}: {summary}", markup=False, highlight=False)
+    console.print(f"{subject.method.name}: {summary}")
     raise typer.Exit(1 if failed else 0)
 
 
 def _configured(found: Plugin, param: list[str]) -> AttributionMethod:
-    """The method with its parameters."""
     from attribench import plugins
     from attribench.errors import UsageError
     from attribench.run.config import parameters

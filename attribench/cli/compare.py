@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from attribench.report.comparison import Compared
+    from attribench.statistics.intervals import Difference
 
 
 def compare(
@@ -37,35 +39,25 @@ def compare(
         _show(found)
 
 
-def _as_json(one: Compared, difference) -> dict:
-    numbers = {name: getattr(difference, name) for name in ("value", "low", "high", "p", "p_holm")}
-    return {
-        "variant": one.variant,
-        "metric": one.metric,
-        "first": vars(difference.first),
-        "second": vars(difference.second),
-        **{name: number if number == number else None for name, number in numbers.items()},  # JSON knows no NaN
-        "n_queries": one.n_queries,
-        "n_studies": one.n_studies,
-    }
+def _as_json(one: Compared, difference: Difference) -> dict:
+    told = {name: value if value == value else None for name, value in asdict(difference).items()}  # JSON knows no NaN
+    counts = {"n_queries": one.n_queries, "n_studies": one.n_studies}
+    return {"variant": one.variant, "metric": one.metric, **told, **counts}
 
 
 def _show(found: list[Compared]) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from attribench.files.text import shown
+    from attribench.report.table import plain_table
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     for one in found:
         direction = "higher is better" if one.higher_is_better else "lower is better"
         title = f"\n{shown(one.variant)}, {shown(one.metric)} ({direction}): {one.n_queries} queries of {one.n_studies} studies"
         console.print(Text(title, style="bold"))
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-        for header in ("first", "second"):
-            table.add_column(header, overflow="fold")
+        table = plain_table(["first", "second"], [])
         for header in ("first − second [95 %]", "p (Holm)"):
             table.add_column(header, justify="right")
         for difference in one.differences:

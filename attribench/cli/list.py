@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json as jsonlib
 import sys
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,8 +35,8 @@ def list_plugins(
             print(jsonlib.dumps(row))
         return
     console = Console()
-    for title in dict.fromkeys(_title(row) for row in rows):
-        console.print(_table(title, [row for row in rows if _title(row) == title]), markup=False, highlight=False)
+    for title, alike in groupby(rows, _title):
+        console.print(_table(title, list(alike)), markup=False, highlight=False)
         console.print()
 
 
@@ -50,13 +51,9 @@ def _row(plugin: Plugin) -> dict[str, Any]:
         return row | {"error": str(error)}
     row |= {"summary": plugin.summary, "params": _params(cls)}
     if plugin.kind == "method":
-        row |= {"needs": _needs(cls), "control": cls.control}
+        # Pictures, prompts and captions are granted to every method, so they are named where nothing else is.
+        row |= {"needs": [access.name.lower() for access in cls.needs] or ["features"], "control": cls.control}
     return row
-
-
-def _needs(method: type) -> list[str]:
-    """Pictures, prompts and captions are granted to every method, so they are named where nothing else is."""
-    return [access.name.lower() for access in method.needs] or ["features"]
 
 
 def _params(cls: type) -> dict[str, str]:

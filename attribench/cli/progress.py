@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TextIO
 
 from rich.console import Console, Group
@@ -36,7 +36,7 @@ class Tally:
         self._expected = {step: plan.estimates[step].seconds for step in plan.to_run}
         self._lanes = lanes
         self._start = time.monotonic()
-        self._taken: dict[str, list[float]] = {}
+        self._taken: dict[str, list[float]] = defaultdict(list)
         # All steps from the start: the display reads this from another thread, so it must not grow.
         self.state = dict.fromkeys(plan.cached, "cached") | dict.fromkeys(plan.to_run, "waiting")
         self.part: dict[Step, float] = {}
@@ -54,41 +54,31 @@ class Tally:
         """Note the end of a step. An unavailable or skipped step counts as failed."""
         self.state[step] = outcome.status if outcome.ok else "failed"
         if outcome.status == "done":
-            self._taken.setdefault(step.name, []).append(outcome.seconds)
+            self._taken[step.name].append(outcome.seconds)
 
     def by_kind(self) -> dict[str, Counter[str]]:
         """Number of steps in each state, by step name."""
-        kinds: dict[str, Counter[str]] = {}
+        kinds: dict[str, Counter[str]] = defaultdict(Counter)
         for step, state in self.state.items():
-            kinds.setdefault(step.name, Counter())[state] += 1
+            kinds[step.name][state] += 1
         return kinds
-
-    def count(self, *states: str) -> int:
-        """Number of steps in these states."""
-        return sum(state in states for state in self.state.values())
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._start
 
     def left(self) -> float | None:
         """Seconds that may be left; None while some kind of step has neither run nor an estimate."""
+        to_come = {step: state for step, state in self.state.items() if state in ("waiting", "running")}
         left = 0.0
-        for step, state in self.state.items():
-            if state not in ("waiting", "running"):
-                continue
+        for step, state in to_come.items():
             taken = self._taken.get(step.name)
             seconds = sum(taken) / len(taken) if taken else self._expected[step]
             if seconds is None:
                 return None
             left += seconds * (1 - self.part.get(step, 0.0) if state == "running" else 1)
-        return left / max(1, min(self._lanes, self.count("waiting", "running")))
+        return left / max(1, min(self._lanes, len(to_come)))
 
     def summary(self) -> str:
         """ "1:20 so far, about 3:05 left"."""
         left = self.left()
-        return f"{clock(self.elapsed)} so far" + ("" if left is None else f", about {clock(left)} left")
+        return f"{clock(time.monotonic() - self._start)} so far" + ("" if left is None else f", about {clock(left)} left")
 
 
 class PlainLines(Listener):

@@ -44,6 +44,7 @@ def run(
     Example: attribench run --method montrage --dataset artchive
     """
     from attribench.cli import screen
+    from attribench.cli.progress import listener_for
     from attribench.run.config import RunConfig
     from attribench.run.execute import execute
     from attribench.run.prepare import prepare
@@ -61,7 +62,7 @@ def run(
         return
     screen.announce(prepared, quiet=json)
     try:
-        result = execute(prepared, screen.listener(as_json=json))
+        result = execute(prepared, listener_for(json))
     except KeyboardInterrupt:
         print("attribench: interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
         raise typer.Exit(130) from None

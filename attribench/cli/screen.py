@@ -1,23 +1,21 @@
-"""What the command line shows: the announcement, the progress, the table, the files."""
+"""What the command line shows of a run: the announcement, the steps, the table, the files."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from attribench.cli.progress import listener_for
-from attribench.engine.listener import Listener
 from attribench.engine.plan import dry_run as dry_run_rows
-from attribench.report import record as records
 from attribench.report import table
+from attribench.report.record import Row
+from attribench.report.words import duration, size
 
 if TYPE_CHECKING:
     from attribench.run.execute import Result
@@ -27,11 +25,6 @@ MINI_NOTICE = (
     "mini edition: openly licensed artwork and rendered objects at 64×64 and a tiny model, shipped with attribench. "
     "Its numbers compare methods with each other, not with the papers. --data-root takes the real data."
 )
-
-
-def listener(*, as_json: bool) -> Listener:
-    """Where the progress of a run goes."""
-    return listener_for(as_json)
 
 
 def announce(prepared: Prepared, *, quiet: bool) -> None:
@@ -51,21 +44,16 @@ def announce(prepared: Prepared, *, quiet: bool) -> None:
         f"{sum(len(p.roles('query')) for p in prepared.plans)} queries · methods: {methods} · {prepared.device}",
         highlight=False,
     )
-    shared = _shared_concepts(prepared)
-    if shared:
+    taught_by = Counter(concept for plan in prepared.plans for concept in plan.concepts)
+    if n_shared := sum(count > 1 for count in taught_by.values()):
         console.print(
-            f"{len(shared)} concepts are part of more than one study, since the {prepared.config.split} split has too few: "
+            f"{n_shared} concepts are part of more than one study, since the {prepared.config.split} split has too few: "
             "these studies are not independent, and intervals are a little too short",
             highlight=False,
         )
     for entry in prepared.methods:
         if entry.skipped is not None:
             console.print(f"{entry.plugin.name} cannot run here: {entry.skipped}", markup=False, highlight=False)
-
-
-def _shared_concepts(prepared: Prepared) -> list[str]:
-    counts = Counter(concept for plan in prepared.plans for concept in plan.concepts)
-    return [concept for concept, count in counts.items() if count > 1]
 
 
 def dry_run(prepared: Prepared, *, as_json: bool) -> None:
@@ -78,23 +66,14 @@ def dry_run(prepared: Prepared, *, as_json: bool) -> None:
     console = Console()
     announce(prepared, quiet=False)
     shown = Table("step", "number", "cached", "time", "memory", "disk", box=None)
-    kinds = dict.fromkeys(row.step.name for row in rows)
-    for kind in kinds:
+    for kind in dict.fromkeys(row.step.name for row in rows):
         of = [row for row in rows if row.step.name == kind]
-        cached = sum(row.cached for row in of)
-        shown.add_row(
-            kind,
-            str(len(of)),
-            str(cached),
-            _total(of, "seconds", table.duration),
-            _largest(of, "peak_bytes"),
-            _total(of, "bytes", table.size),
-        )
+        shown.add_row(kind, str(len(of)), str(sum(row.cached for row in of)), *_costs(of))
     console.print(shown)
+    time, memory, disk = _costs(rows)
     console.print(
-        f"{sum(not row.cached for row in rows)} steps to run, {sum(row.cached for row in rows)} cached; "
-        f"about {_total(rows, 'seconds', table.duration)} of work (on one worker), {_largest(rows, 'peak_bytes')} of memory "
-        f"a worker, {_total(rows, 'bytes', table.size)} of disk in {prepared.store.root}",
+        f"{sum(not row.cached for row in rows)} steps to run, {sum(row.cached for row in rows)} cached; about {time} of work "
+        f"(on one worker), {memory} of memory a worker, {disk} of disk in {prepared.store.root}",
         highlight=False,
     )
     if prepared.further_at_most:
@@ -105,14 +84,11 @@ def dry_run(prepared: Prepared, *, as_json: bool) -> None:
         )
 
 
-def _total(rows: list, name: str, write) -> str:
-    values = [getattr(row.estimate, name) for row in rows]
-    return "unknown" if None in values else write(sum(values))
-
-
-def _largest(rows: list, name: str) -> str:
-    values = [getattr(row.estimate, name) for row in rows]
-    return "unknown" if None in values else table.size(max(values))
+def _costs(rows: list) -> Iterator[str]:
+    """Time in all, the largest memory, and disk in all."""
+    for name, combine, write in (("seconds", sum, duration), ("peak_bytes", max, size), ("bytes", sum, size)):
+        values = [getattr(row.estimate, name) for row in rows]
+        yield "unknown" if None in values else write(combine(values))
 
 
 def result(finished: Result, *, as_json: bool) -> None:
@@ -141,18 +117,13 @@ def result(finished: Result, *, as_json: bool) -> None:
             console.print(
                 f"retrained models: {asked} asked for, {distinct} distinct, {found} of these found in the store", highlight=False
             )
-        console.print(f"took {table.duration(finished.seconds)}", highlight=False)
+        console.print(f"took {duration(finished.seconds)}", highlight=False)
 
 
-def record(folder: Path, *, as_json: bool) -> None:
-    """The table of a run folder."""
-    show_rows(records.read(folder), as_json=as_json)
-
-
-def show_rows(rows: Sequence[records.Row], *, as_json: bool) -> None:
+def show_rows(rows: Sequence[Row], *, as_json: bool) -> None:
     """The rows as a table, or one JSON object a line."""
     if as_json:
-        for line in records.to_json_lines(rows):
-            print(line)
+        for row in rows:
+            print(row.model_dump_json())
     else:
         table.show(rows, Console(width=None if sys.stdout.isatty() else 160))

@@ -13,6 +13,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="The rows, one JSON object a line.")] = False,
 ) -> None:
     """Show the table of a finished run, after checking the record's invariants."""
-    from attribench.cli import screen
+    from attribench.cli.screen import show_rows
+    from attribench.report.record import read
 
-    screen.record(run, as_json=json)
+    show_rows(read(run), as_json=json)

@@ -24,13 +24,11 @@ import open_clip  # noqa: F401
 import torch  # noqa: F401
 import transformers  # noqa: F401
 
-from attribench.conformance.trial import Trial, global_randomness
-from attribench.conformance.world import Stage
+from attribench.conformance.trial import Trial
 from attribench.data import GenerationCase
 from attribench.engine.cluster import clean_sys_path, pack
 from attribench.engine.measure import measure
 from attribench.engine.work import one_torch_thread
-from attribench.interface import AttributionMethod
 
 START_SECONDS = 300
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -43,37 +41,27 @@ NOWHERE = ("/dev/null", "/dev/tty", "/dev/stdout", "/dev/stderr")
 
 
 @dataclass(frozen=True)
-class Task:
-    """What to do in the process: fit, and score these cases if there are any."""
-
-    stage: Stage
-    method: AttributionMethod
-    folder: Path
-    """Of its features and state; nothing else may be written."""
-    cases: tuple[GenerationCase, ...] = ()
-    dies_at: int | None = None
-    """Kill itself as it opens that file for writing (1: the first)."""
-
-
-@dataclass(frozen=True)
 class Report:
-    """How it went."""
-
     fit_seconds: float
     peak_bytes: int
     """Above what the process held before."""
     written: tuple[str, ...]
-    """Paths outside the folder that it wrote, made, renamed or removed."""
+    """Paths outside the trial's folder that it wrote, made, renamed or removed."""
     error: str | None
 
 
-def run_apart(task: Task, *, kill_after: float | None = None) -> Report | None:
-    """Do the task in a process of its own; None if it was killed. `kill_after`: seconds after it began (SIGKILL)."""
+def run_apart(
+    trial: Trial, cases: Sequence[GenerationCase] = (), *, kill_after: float | None = None, dies_at: int | None = None
+) -> Report | None:
+    """Fit in a process of its own, and score these cases if there are any; None if it was killed.
+
+    `kill_after`: seconds after it began (SIGKILL). `dies_at`: as it opens that file for writing (1: the first).
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     ours, theirs = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as working_folder:
-        process = context.Process(target=perform, args=(pack(task), working_folder, theirs))
+        process = context.Process(target=perform, args=(pack((trial, cases, dies_at)), working_folder, theirs))
         process.start()
         theirs.close()
         try:
@@ -91,30 +79,29 @@ def run_apart(task: Task, *, kill_after: float | None = None) -> Report | None:
 
 
 def perform(packed: bytes, working_folder: str, link: Connection) -> None:
-    """In the process: say that it begins, do the task, send the report."""
+    """In the process: say that it begins, fit and score, send the report."""
     clean_sys_path()
     one_torch_thread()
     sys.dont_write_bytecode = True
     try:
-        task: Task = cloudpickle.loads(packed)
+        trial, cases, dies_at = cloudpickle.loads(packed)
     except Exception as raised:
         link.send("begins")
         link.send(Report(0.0, 0, (), f"another process cannot import it: {type(raised).__name__}: {raised}"))
         return
     os.chdir(working_folder)
-    trial = Trial(task.stage, task.method, task.folder)
-    watch = _Watch(task.folder, task.dies_at)
+    watch = _Watch(trial.folder, dies_at)
     sys.addaudithook(watch)
     link.send("begins")
     error, fitted = None, 0.0
     start = time.perf_counter()
-    with measure("cpu") as cost, global_randomness(1):
+    with measure("cpu") as cost:
         watch.armed = True
         try:
             trial.fit()
             fitted = time.perf_counter() - start
-            if task.cases:
-                trial.score(task.cases)
+            if cases:
+                trial.score(cases)
         except Exception as raised:
             error = f"{type(raised).__name__}: {raised}"
         watch.armed = False
@@ -129,7 +116,7 @@ class _Watch:
         self.armed = False
         self.outside: list[str] = []
         self._folder = os.path.realpath(folder)
-        self._left = dies_at
+        self._dies_at, self._writes = dies_at, 0
 
     def __call__(self, event: str, arguments: Sequence) -> None:
         if not self.armed:
@@ -155,12 +142,8 @@ class _Watch:
         name = os.fsdecode(path)
         real = os.path.realpath(name)
         if real == self._folder or real.startswith(self._folder + os.sep):
-            self._die_if_it_is_time()
+            self._writes += 1
+            if self._writes == self._dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
         elif name not in NOWHERE:
             self.outside.append(real)
-
-    def _die_if_it_is_time(self) -> None:
-        if self._left is not None:
-            self._left -= 1
-            if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)

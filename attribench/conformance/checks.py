@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from attribench.conformance import declared, repeated, scored
 from attribench.conformance.subject import Subject
-from attribench.conformance.verdict import Exempt, Failed, NotJudged, Status, Verdict
+from attribench.conformance.verdict import Exempt, Failed, NotJudged, Verdict
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,13 @@ class Check:
 
     def __call__(self, subject: Subject) -> Verdict:
         start = time.perf_counter()
-        status, what = self._judged(subject)
-        return Verdict(self.name, status, " ".join(what.split()), time.perf_counter() - start)
-
-    def _judged(self, subject: Subject) -> tuple[Status, str]:
         try:
-            return "passed", self.judge(subject)
-        except Exempt as exempt:
-            return "exempt", str(exempt)
-        except NotJudged as unknown:
-            return "not judged", str(unknown)
-        except Failed as failed:
-            return "failed", str(failed)
+            status, what = "passed", self.judge(subject)
+        except (Failed, Exempt, NotJudged) as ended:
+            status, what = ended.status, str(ended)
         except Exception as error:  # a stranger's method raises what it likes
-            return "failed", f"it raised {type(error).__name__}: {error}"
+            status, what = "failed", f"it raised {type(error).__name__}: {error}"
+        return Verdict(self.name, status, " ".join(what.split()), time.perf_counter() - start)
 
     def __str__(self) -> str:
         return self.name

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from attribench.diffusion.model import DiffusionModel
 from attribench.diffusion.observing import TrainingObserver, Watch
-
-if TYPE_CHECKING:
-    from attribench.diffusion.model import DiffusionModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from attribench.conformance.apart import Task, run_apart
+from attribench.conformance.apart import run_apart
 from attribench.conformance.subject import Subject
-from attribench.conformance.trial import Trial, global_randomness
 from attribench.conformance.verdict import Exempt, Failed
 
 TOLERANCE = 1e-5
@@ -45,7 +44,7 @@ def permutation(subject: Subject) -> str:
     sees the very same training with its images renumbered."""
     expected, order = subject.expected, subject.world.order
     subject.require_repeats()
-    found = subject.values(subject.fitted(order))
+    found = subject.values(subject.fitted(order=order))
     off = _difference(found, expected[:, :, list(order)])
     if off > TOLERANCE:
         raise Failed(
@@ -60,15 +59,13 @@ def resume(subject: Subject) -> str:
     again in the same folder leads to the scores of a fit that was not."""
     expected = subject.expected
     subject.require_repeats()
-    whole, method, stage = subject.apart, subject.method, subject.stage
+    whole = subject.apart
     if not subject.straight.kept:
         return "it keeps nothing, so there is nothing to go on from"
-    folder = subject.new_folder()
-    first = run_apart(Task(stage, method, folder), kill_after=whole.fit_seconds / 2)
-    run_apart(Task(stage, method, folder, dies_at=1))
-    trial = Trial(stage, method, folder)
-    with global_randomness(1):
-        trial.fit()
+    trial = subject.trial()
+    first = run_apart(trial, kill_after=whole.fit_seconds / 2)
+    run_apart(trial, dies_at=1)
+    trial.fit()
     off = _difference(subject.values(trial), expected)
     if off > TOLERANCE:
         raise Failed(

@@ -43,7 +43,8 @@ def sign(subject: Subject) -> str:
         raise Exempt("exempt: a control knows nothing of the query")
     images = subject.stage.plan.training.images
     n = len(images)
-    table = subject.values(subject.straight, subject.stage.planted_queries)[subject.default]
+    untuned = subject.method.default_candidate() if subject.method.candidates() else 0
+    table = subject.values(subject.straight, subject.stage.planted_queries)[untuned]
     places = [1 + int((table[row] > table[row, row]).sum()) for row in range(n)]
     first = sum(_is_first(table[row], row, images) for row in range(n))
     if first <= n / 2 or max(places) > n / 2:

@@ -8,20 +8,21 @@ import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from attribench import plugins
 from attribench.attribution.method_run import check as check_declarations
-from attribench.conformance.apart import Report, Task, run_apart
-from attribench.conformance.trial import Trial, global_randomness
+from attribench.conformance.apart import Report, run_apart
+from attribench.conformance.trial import Trial
 from attribench.conformance.verdict import Failed, NotJudged
 from attribench.conformance.world import Stage, World
 from attribench.engine.work import one_torch_thread
 from attribench.errors import AccessError, Unavailable
 from attribench.interface import AttributionMethod, Scores
 
-OWN_RANDOMNESS, OTHER_RANDOMNESS = 1, 987
+OTHER_RANDOMNESS = 987
 
 
 class Subject:
@@ -38,7 +39,6 @@ class Subject:
         if reason is not None:
             raise Unavailable(f"{method.name} cannot run here: {reason}")
         self._folder = Path(tempfile.mkdtemp(prefix="attribench-conformance-"))
-        self._trials = 0
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         one_torch_thread()
 
@@ -50,31 +50,25 @@ class Subject:
         check_declarations(self.method)
         return self.world.stage(self.method)
 
-    def new_folder(self) -> Path:
-        """An empty one, of no other trial."""
-        self._trials += 1
-        folder = self._folder / str(self._trials)
-        folder.mkdir()
-        return folder
+    def trial(self, **options: Any) -> Trial:
+        """One in a fresh folder, with the `options` of Trial."""
+        return Trial(self.stage, self.method, Path(tempfile.mkdtemp(dir=self._folder)), **options)
 
-    def fitted(self, order: Sequence[int] | None = None, *, randomness: int = OWN_RANDOMNESS) -> Trial:
-        """A fit in a fresh folder. `randomness`: where the global random numbers of Python, numpy and torch begin."""
-        trial = Trial(self.stage, self.method, self.new_folder(), order)
-        with global_randomness(randomness):
-            trial.fit()
+    def fitted(self, **options: Any) -> Trial:
+        """The same, fitted."""
+        trial = self.trial(**options)
+        trial.fit()
         return trial
 
-    def values(self, trial: Trial, cases: Sequence | None = None, *, randomness: int = OWN_RANDOMNESS) -> np.ndarray:
+    def values(self, trial: Trial, cases: Sequence | None = None) -> np.ndarray:
         """[candidates, n_query, n_train] of a trial, for all queries that the model made or for some cases."""
-        with global_randomness(randomness):
-            return trial.values(self.stage.queries if cases is None else cases)
+        return np.stack([scores.values for scores in trial.score(self.stage.queries if cases is None else cases)])
 
     @cached_property
     def _straight(self) -> tuple[Trial, list[Scores]] | Exception:
         try:
             trial = self.fitted()
-            with global_randomness(OWN_RANDOMNESS):
-                return trial, trial.score(self.stage.queries)
+            return trial, trial.score(self.stage.queries)
         except Exception as error:  # a stranger's method raises what it likes
             return error
 
@@ -108,14 +102,12 @@ class Subject:
     @cached_property
     def elsewhere(self) -> np.ndarray:
         """The same of a second fit in a fresh folder, where global random numbers begin elsewhere."""
-        return self.values(self.fitted(randomness=OTHER_RANDOMNESS), randomness=OTHER_RANDOMNESS)
+        return self.values(self.fitted(randomness=OTHER_RANDOMNESS))
 
     @cached_property
     def repeats(self) -> bool:
         """Whether a second fit in a fresh folder gives the same scores, bit for bit."""
-        if np.array_equal(self.elsewhere, self.expected):
-            return True
-        return bool(np.array_equal(self.values(self.fitted()), self.expected))
+        return np.array_equal(self.elsewhere, self.expected) or np.array_equal(self.values(self.fitted()), self.expected)
 
     def require_repeats(self) -> None:
         """Raises NotJudged for a method whose scores cannot be compared with those of another trial."""
@@ -125,17 +117,12 @@ class Subject:
     @cached_property
     def apart(self) -> Report:
         """A further trial in a process of its own, measured, and watched for what it writes."""
-        report = run_apart(Task(self.stage, self.method, self.new_folder(), self.stage.queries))
+        report = run_apart(self.trial(), self.stage.queries)
         if report is None:
             raise Failed("its process died; look for a fault in native code, or for too little memory")
         if report.error is not None:
             raise Failed(f"in a process of its own: {report.error}")
         return report
-
-    @property
-    def default(self) -> int:
-        """The number of the candidate that stands for not tuning; 0 of a method that has none."""
-        return self.method.default_candidate() if self.method.candidates() else 0
 
 
 def subject(method: str | AttributionMethod, world: World | None = None) -> Subject:

@@ -11,13 +11,19 @@ Status = Literal["passed", "failed", "exempt", "not judged"]
 class Failed(Exception):
     """The method breaks what the check holds it to; the message says how, and what to do."""
 
+    status: Status = "failed"
+
 
 class Exempt(Exception):
     """The check does not apply to this method; the message says why."""
 
+    status: Status = "exempt"
+
 
 class NotJudged(Exception):
     """It cannot be told, since another check fails first; the message names it."""
+
+    status: Status = "not judged"
 
 
 @dataclass(frozen=True)

@@ -22,18 +22,21 @@ import numpy as np
 
 from attribench import plugins
 from attribench.attribution.granted import Materials
+from attribench.attribution.reading import MODELS, Reader
 from attribench.conformance.renumbered import Renumbered
 from attribench.data import ConceptDataset, Dataset, GenerationCase, Queries
 from attribench.data.contents import fingerprint as fingerprint_of_images
 from attribench.diffusion.fingerprint import fingerprint
+from attribench.diffusion.model import DiffusionModel
 from attribench.diffusion.observing import TrainingObserver
 from attribench.editions import open_dataset
 from attribench.engine.run import execute
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.engine.store import ArtifactStore
 from attribench.errors import MethodError, UsageError
-from attribench.interface import Access, AttributionMethod, Features
+from attribench.interface import Access, AttributionMethod
 from attribench.protocols.between_concepts import BetweenConcepts
+from attribench.run.places import default_store, tiny_model
 from attribench.study.ensemble import member_inputs, members, train_steps
 from attribench.study.generated import TIMESTEPS, estimates_name, generated, picture_name
 from attribench.study.plan import SharedImages, StudyPlan
@@ -47,7 +50,6 @@ SIZE = {
 BASE_IMAGES = 8
 """That features of the base model are read from."""
 PLANTED = "planted"
-Reader = AttributionMethod | Features
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,6 @@ class World:
     @classmethod
     def open(cls, store: Path | None = None, *, model: str | Path | None = None, dataset: Dataset | None = None) -> World:
         """The world in a store (the user's own by default), of the tiny model and the first mini edition by default."""
-        from attribench.run.places import default_store, tiny_model
-
         model, dataset = str(model or tiny_model()), dataset or _first_mini_edition()
         protocol = BetweenConcepts.with_preset("mini", SIZE)
         (plan,) = protocol.plans(dataset, model=fingerprint(model), split="test", seed=0, limit=None)
@@ -122,7 +122,6 @@ class Stage:
 
     @property
     def plan(self) -> StudyPlan:
-        """The plan of the study."""
         return self.world.plan
 
     @property
@@ -148,13 +147,12 @@ class Stage:
             images = tuple(plan.training.images[row] for row in order)
             plan = replace(plan, training=replace(plan.training, images=images))
         inputs = member_inputs(ensemble, self.trainings)
-        models = needs & (Access.GRADIENTS | Access.CHECKPOINTS)
         return Materials(
             plan=plan,
             dataset=self.world.dataset,
             base_model=self.world.model,
             ensemble=ensemble,
-            members=members(ensemble, lambda name: self._folder(inputs[name])) if models else (),
+            members=members(ensemble, lambda name: self._folder(inputs[name])) if needs & MODELS else (),
             generations=self._folder(self.planted["pictures"]) if watches else None,
             observations={o: self._observation(o, order) for o in self.observers} if watches else {},
             trajectory=self._folder(self.planted["trajectory"]) if Access.TRAJECTORY in needs else None,
@@ -170,8 +168,6 @@ class Stage:
 
 def plant(ctx: StepContext) -> None:
     """The pictures and trajectories of the generated cases, and behind them those of the planted ones."""
-    from attribench.diffusion.model import DiffusionModel
-
     n, cases, dataset = ctx.params["generated"], ctx.params["cases"], ctx.bindings["dataset"]
     model = DiffusionModel.load(ctx.bindings["model"], ctx.device)
     names = {"pictures": picture_name, "trajectory": estimates_name}

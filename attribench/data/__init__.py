@@ -1,16 +1,6 @@
 """Training images, queries, and the contracts of data sets: the page that the author of a data set reads is `kinds`."""
 
-from attribench.data.cases import (
-    Edition,
-    GenerationCase,
-    Pictures,
-    Queries,
-    Role,
-    Split,
-    TrainImage,
-    TrainingImages,
-    Trajectory,
-)
+from attribench.data.cases import Edition, GenerationCase, Pictures, Queries, Role, Split, TrainImage, TrainingImages, Trajectory
 from attribench.data.kinds import (
     MODIFIER,
     CaptionedDataset,

@@ -27,11 +27,11 @@ def require_readable(dataset: Dataset, image_ids: Iterable[str], look: Callable[
         look(image_id)
     if not faults:
         return
-    (first, error), *others = faults.items()
-    known = isinstance(error, DatasetError)
-    why = str(error) if known else f"{shown(first)}: {dataset.name} raised {type(error).__name__}: {shown(str(error))}"
+    (first, fault), *others = faults.items()
+    known = isinstance(fault, DatasetError)
+    why = str(fault) if known else f"{shown(first)}: {dataset.name} raised {type(fault).__name__}: {shown(str(fault))}"
     more = f" (and {len(others)} more of {len(wanted)}: {some_shown(image_id for image_id, _ in others)})" if others else ""
-    raise DatasetError(f"{why}{more}") from error
+    raise DatasetError(f"{why}{more}") from fault
 
 
 def fingerprint(dataset: Dataset, image_ids: Iterable[str]) -> str:

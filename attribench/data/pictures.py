@@ -27,7 +27,8 @@ BYTE_LIMIT = 64 * 2**20
 PIXEL_LIMIT = 80_000_000
 """More than any camera of the public data sets gives; decoded to RGB this is 240 MB."""
 
-ANOTHER_FORMAT = f"save it as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+ANY_FORMAT = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+ANOTHER_FORMAT = f"save it as {ANY_FORMAT}"
 
 
 def picture_ids(root: Path, folder: str) -> tuple[tuple[str, ...], list[Problem]]:
@@ -62,7 +63,21 @@ def read_rgb(root: Path, image_id: str) -> Image.Image:
     Raises FileFault for a file that is missing, outside the root, too big in bytes or pixels, truncated, or
     no picture.
     """
-    return _decoded(read_bytes(root, image_id, BYTE_LIMIT), image_id)
+    data = read_bytes(root, image_id, BYTE_LIMIT)
+    try:
+        picture = _opened(data)
+        width, height = picture.size
+        if width * height > PIXEL_LIMIT:
+            what = f"has {width} × {height} pixels, more than the {PIXEL_LIMIT:,} allowed"
+            raise fault(image_id, what, "replace it with a smaller one")
+        return _rgb(ImageOps.exif_transpose(picture))
+    except FileFault:
+        raise
+    except Exception as error:  # decoders raise anything from OSError to struct.error on damaged data
+        if _is_truncated(data, error):
+            raise fault(image_id, f"is truncated after {len(data):,} bytes") from error
+        reason = shown(str(error)) or type(error).__name__
+        raise fault(image_id, f"cannot be decoded as a picture ({reason})", f"restore it, or {ANOTHER_FORMAT}") from error
 
 
 _look: ContextVar[Callable[[str], None]] = ContextVar("look", default=lambda image_id: None)
@@ -101,23 +116,6 @@ def problems(root: Path, ids: Iterable[str]) -> list[Problem]:
     return found
 
 
-def _decoded(data: bytes, image_id: str) -> Image.Image:
-    try:
-        picture = _opened(data)
-        width, height = picture.size
-        if width * height > PIXEL_LIMIT:
-            what = f"has {width} × {height} pixels, more than the {PIXEL_LIMIT:,} allowed"
-            raise fault(image_id, what, "replace it with a smaller one")
-        return _rgb(ImageOps.exif_transpose(picture))
-    except FileFault:
-        raise
-    except Exception as error:  # decoders raise anything from OSError to struct.error on damaged data
-        if _is_truncated(data, error):
-            raise fault(image_id, f"is truncated after {len(data):,} bytes") from error
-        reason = shown(str(error)) or type(error).__name__
-        raise fault(image_id, f"cannot be decoded as a picture ({reason})", f"restore it, or {ANOTHER_FORMAT}") from error
-
-
 def _opened(data: bytes) -> Image.Image:
     """The picture with its header read. Image.open would warn on stderr of a size that is judged here anyway."""
     Image.init()
@@ -125,7 +123,7 @@ def _opened(data: bytes) -> Image.Image:
         factory, accepts = Image.OPEN[name]
         if accepts is None or accepts(data[:16]) is True:
             return factory(io.BytesIO(data), "")
-    raise ValueError(f"not {', '.join(FORMATS[:-1])} or {FORMATS[-1]}" if data else "the file is empty")
+    raise ValueError(f"not {ANY_FORMAT}" if data else "the file is empty")
 
 
 def _is_truncated(data: bytes, error: Exception) -> bool:

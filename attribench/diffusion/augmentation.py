@@ -29,11 +29,6 @@ class View:
     """Left, top, right, bottom of the picture on the canvas, in pixels."""
 
 
-def whole(picture: Image.Image, prompt: str) -> View:
-    """No augmentation."""
-    return View(picture, prompt, (0, 0, *picture.size))
-
-
 def custom_diffusion(picture: Image.Image, prompt: str, random: np.random.Generator) -> View:
     """One random view of a square picture on a canvas of its own size."""
     side = picture.size[0]

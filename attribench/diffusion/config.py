@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
@@ -44,6 +45,19 @@ class Sampling:
     """Pictures generated together. Part of the identity: it moves the last bits of a picture."""
 
 
+DOWN, UP, CROSS_DOWN, CROSS_UP = "DownBlock2D", "UpBlock2D", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
+    "coco": {
+        "sample_size": 16, "layers_per_block": 2, "block_out_channels": (128, 256, 256, 256), "attention_head_dim": 8,
+        "down_block_types": (CROSS_DOWN, CROSS_DOWN, CROSS_DOWN, DOWN), "up_block_types": (UP, CROSS_UP, CROSS_UP, CROSS_UP),
+    },
+    "small": {
+        "sample_size": 8, "layers_per_block": 1, "block_out_channels": (32, 64), "attention_head_dim": 4,
+        "down_block_types": (DOWN, CROSS_DOWN), "up_block_types": (CROSS_UP, UP), "norm_num_groups": 8,
+    },
+}  # fmt: skip
+"""What UNet2DConditionModel is given, beside the channels of the VAE and the width of the text encoder (1,024 for Stable
+Diffusion 2). diffusers takes the *number* of heads by the name attention_head_dim."""
 PARAMETERS = {"coco": 57_373_316, "small": 1_036_904}
 """Of the UNets that are trained from scratch, with Stable Diffusion 2's text encoder and with the tiny one: for estimates."""
 
@@ -53,7 +67,7 @@ class FromScratchConfig:
     """Hyper-parameters of a UNet that is trained from scratch; the defaults are those of the COCO model (docs/leave-k-out.md)."""
 
     architecture: Literal["coco", "small"] = "coco"
-    """Of the UNet: `attribench.diffusion.untrained.ARCHITECTURES`."""
+    """Of the UNet: `ARCHITECTURES`."""
     schedule: Literal["linear", "base", "velocity"] = "linear"
     """Of the noise: diffusers' DDPM defaults with epsilon prediction, that of the base model, or that with v-prediction
     (Salimans and Ho, 2022), which makes recognisable colours in far fewer steps."""

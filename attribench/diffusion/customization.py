@@ -24,7 +24,7 @@ from attribench.data import TrainImage
 from attribench.diffusion.config import CustomizationConfig
 from attribench.diffusion.model import DiffusionModel
 from attribench.diffusion.observing import Watch
-from attribench.diffusion.samples import Sample, Samples, batches
+from attribench.diffusion.samples import Sample, Samples, batched, batches
 from attribench.errors import ModelError
 
 
@@ -98,14 +98,8 @@ def optimizer_of(
 
 
 def _step(model: DiffusionModel, optimizer: torch.optim.Optimizer, batch: Sequence[Sample]) -> float:
-    timesteps = torch.tensor([sample.timestep for sample in batch], device=model.device)
-    loss = model.loss(
-        torch.stack([sample.latent for sample in batch]),
-        model.encode_prompts([sample.prompt for sample in batch]),
-        timesteps,
-        torch.stack([sample.noise for sample in batch]),
-        torch.stack([sample.mask for sample in batch]),
-    ).mean()
+    latents, *drawn = batched(batch)
+    loss = model.loss(latents, model.encode_prompts([sample.prompt for sample in batch]), *drawn).mean()
     optimizer.zero_grad(set_to_none=True)  # None, so that a modifier absent from the batch is not moved
     loss.backward()
     optimizer.step()

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
-from PIL.Image import Transpose
+from PIL.ImageOps import mirror
 
 from attribench.data import TrainImage
 from attribench.diffusion.model import DiffusionModel
@@ -26,7 +26,6 @@ from attribench.files.state import State
 
 AT_ONCE = 16
 """Pictures, or texts, of a block."""
-Report = Callable[[int, int], None]
 
 
 def encode(
@@ -37,7 +36,7 @@ def encode(
     *,
     flips: bool,
     stored: Literal["float32", "float16"] = "float32",
-    report: Report = lambda done, total: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Encode every picture, and its mirror image if `flips`, and all of their captions; leaves the arrays in `state`.
 
@@ -54,7 +53,8 @@ def encode(
     means, stds = (state.create(name, (versions, n, *model.latent_shape)) for name in ("means", "stds"))
     for start in _missing(state, "pictures", versions * n):
         rows = range(start, min(start + AT_ONCE, versions * n))
-        pictures = [_version(load(images[row % n].id), flip=row >= n) for row in rows]
+        pictures = [load(images[row % n].id) for row in rows]
+        pictures = [mirror(picture) if row >= n else picture for row, picture in zip(rows, pictures, strict=True)]
         mean, std = model.latent_moments(model.pixels(pictures))
         for row, own_mean, own_std in zip(rows, mean.cpu().numpy(), std.cpu().numpy(), strict=True):
             means[divmod(row, n)], stds[divmod(row, n)] = own_mean, own_std
@@ -68,10 +68,6 @@ def encode(
             hidden[start : start + AT_ONCE] = model.encode_prompts(texts[start : start + AT_ONCE]).cpu().numpy()
         hidden.flush()
         report(versions * n + min(start + AT_ONCE, len(texts)), total)
-
-
-def _version(picture: Image.Image, *, flip: bool) -> Image.Image:
-    return picture.transpose(Transpose.FLIP_LEFT_RIGHT) if flip else picture
 
 
 def _missing(state: State, what: str, total: int):

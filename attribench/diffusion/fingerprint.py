@@ -42,16 +42,13 @@ def require_layout(reference: str | Path) -> None:
 
 def folder_of(reference: str | Path) -> Path | None:
     """Where a model lies: its folder, or the cached snapshot of a hub id; None for one that is not in the cache yet."""
-    folder = Path(reference)
-    return folder if folder.is_dir() else _cached_snapshot(str(reference))
-
-
-def _cached_snapshot(hub_id: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    if (folder := Path(reference)).is_dir():
+        return folder
     try:
-        index = try_to_load_from_cache(hub_id, "model_index.json")
+        index = try_to_load_from_cache(str(reference), "model_index.json")
     except HFValidationError:
         return None
     return Path(index).parent if isinstance(index, str) else None

@@ -31,7 +31,6 @@ from attribench.errors import ModelError
 
 SAVED_EVERY = 300.0
 """Seconds between two states that a killed training can go on from."""
-Report = Callable[[int, int, float], None]
 
 
 def train_from_scratch(
@@ -42,7 +41,7 @@ def train_from_scratch(
     *,
     seed: int,
     watches: Sequence[Watch] = (),
-    report: Report = lambda done, total, loss: None,
+    report: Callable[[int, int, float], None] = lambda done, total, loss: None,
     resume: Path | None = None,
     saved_every: float = SAVED_EVERY,
 ) -> list[float]:
@@ -83,40 +82,39 @@ def train_from_scratch(
 
 @dataclass(frozen=True)
 class _Epoch:
-    """What is drawn for every row of the whole list in one epoch."""
+    """What is drawn for every row of the whole list, n, in one epoch."""
 
-    n: int
-    n_captions: int
-    shape: tuple[int, ...]
-    n_timesteps: int
-    config: FromScratchConfig
-    seed: int
+    run: _Run
     number: int
 
     @cached_property
     def order(self) -> np.ndarray:
         """[n] the rows as they come."""
-        return noise.draws("from scratch", "order", self.seed, self.number).permutation(self.n)
+        return noise.draws("from scratch", "order", self.run.seed, self.number).permutation(len(self.run.encodings))
 
     @cached_property
     def choices(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Timestep, version and caption of each row, [n] each; the caption is -1 where it is dropped."""
-        random = noise.draws("from scratch", "choices", self.seed, self.number)
-        timesteps = random.integers(self.n_timesteps, size=self.n)
-        flips = random.integers(2, size=self.n)
-        captions = random.integers(self.n_captions, size=self.n)
-        dropped = random.random(self.n) < self.config.caption_dropout
-        return timesteps, flips if self.config.flips else np.zeros_like(flips), np.where(dropped, -1, captions)
+        random, config, n = noise.draws("from scratch", "choices", self.run.seed, self.number), self.run.config, len(self.order)
+        timesteps = random.integers(self.run.model.n_timesteps, size=n)
+        flips = random.integers(2, size=n)
+        captions = random.integers(self.run.encodings.n_captions, size=n)
+        dropped = random.random(n) < config.caption_dropout
+        return timesteps, flips if config.flips else np.zeros_like(flips), np.where(dropped, -1, captions)
 
     @cached_property
     def noise(self) -> Tensor:
         """[n, c, h, w] ε."""
-        return noise.normal((self.n, *self.shape), "from scratch", "noise", self.seed, self.number)
+        return self._normal("noise")
 
     @cached_property
     def posterior(self) -> Tensor:
         """[n, c, h, w] of the VAE's posterior."""
-        return noise.normal((self.n, *self.shape), "from scratch", "posterior", self.seed, self.number)
+        return self._normal("posterior")
+
+    def _normal(self, what: str) -> Tensor:
+        shape = (len(self.order), *self.run.model.latent_shape)
+        return noise.normal(shape, "from scratch", what, self.run.seed, self.number)
 
 
 class _Run:
@@ -125,9 +123,7 @@ class _Run:
     def __init__(
         self, model: UntrainedModel, encodings: Encodings, kept: np.ndarray, config: FromScratchConfig, seed: int
     ) -> None:
-        self.model, self.encodings, self.config, self.seed = model, encodings, config, seed
-        self.is_kept = np.zeros(len(encodings), dtype=bool)
-        self.is_kept[kept] = True
+        self.model, self.encodings, self.kept, self.config, self.seed = model, encodings, kept, config, seed
         self.parameters = dict(model.unet.requires_grad_(True).named_parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -137,11 +133,8 @@ class _Run:
         """The epoch and the rows of every step."""
         size = self.config.batch_size
         for number in range(self.config.epochs):
-            epoch = _Epoch(
-                len(self.encodings), self.encodings.n_captions, self.model.latent_shape, self.model.n_timesteps,
-                self.config, self.seed, number,
-            )  # fmt: skip
-            order = epoch.order[self.is_kept[epoch.order]]
+            epoch = _Epoch(self, number)
+            order = epoch.order[np.isin(epoch.order, self.kept)]
             for start in range(0, len(order), size):
                 yield epoch, order[start : start + size]
 

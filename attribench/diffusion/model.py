@@ -40,6 +40,8 @@ class ModifierEmbedding(nn.Module):
         self.table = table.requires_grad_(False)
         self.vectors = nn.ParameterList()
         self.token_ids: list[int] = []
+        self.of_rows: Tensor | None = None
+        """[n, n_modifiers, d_text] in place of `vectors`: other ones for each row of the batch."""
 
     @property
     def weight(self) -> Tensor:
@@ -54,9 +56,10 @@ class ModifierEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """ids [n, length] -> embeddings [n, length, d_text]."""
         embedded = self.table(ids.clamp(max=self.table.num_embeddings - 1))
-        for token_id, vector in zip(self.token_ids, self.vectors, strict=True):
+        for number, token_id in enumerate(self.token_ids):
             here = ids == token_id
             if here.any():
+                vector = self.vectors[number] if self.of_rows is None else self.of_rows[:, number, None]
                 embedded = torch.where(here[..., None], vector, embedded)
         return embedded
 
@@ -65,7 +68,7 @@ class DiffusionModel:
     """A latent text-to-image diffusion model, frozen and in eval mode. Shapes: latents [n, c, h, w]."""
 
     def __init__(self, pipeline: StableDiffusionPipeline, device: str) -> None:
-        from attribench.diffusion.pipelines import ddim
+        from diffusers import DDIMScheduler  # here, since it takes seconds to import
 
         self.device = device
         self.vae = pipeline.vae.to(device).eval().requires_grad_(False)
@@ -75,7 +78,7 @@ class DiffusionModel:
         # that other threads of this process would see.
         self.text_encoder.set_attn_implementation("eager")
         self.tokenizer = pipeline.tokenizer
-        self.scheduler = ddim(pipeline.scheduler.config, clip_sample=False)
+        self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
         if not self.value_layers():
             raise ModelError(
                 "the UNet has no cross-attention value projection (attn2.to_v); use a text-conditional UNet2DConditionModel"
@@ -89,7 +92,7 @@ class DiffusionModel:
     @classmethod
     def load(cls, reference: str | Path, device: str = "cpu") -> DiffusionModel:
         """From a diffusers folder or a hub id; safetensors only. Raises ModelError with what to do next."""
-        from attribench.diffusion.pipelines import read_pipeline
+        from attribench.diffusion.pipelines import read_pipeline  # here, since diffusers takes seconds to import
 
         return cls(read_pipeline(reference), device)
 
@@ -214,7 +217,7 @@ class DiffusionModel:
 
         `estimates` receives, for each of `sampling_timesteps(steps)`, the predicted clean latents [n, c, h, w].
         """
-        from attribench.diffusion.pipelines import sampling_pipeline
+        from attribench.diffusion.pipelines import sampling_pipeline  # here, since diffusers takes seconds to import
 
         def each_step(_pipeline, _index, _timestep, values):
             report()
@@ -245,33 +248,33 @@ class DiffusionModel:
         suffixes = (KEY_SUFFIX, VALUE_SUFFIX)
         return {name: module for name, module in self.unet.named_modules() if name.endswith(suffixes)}
 
+    def trained_parameters(self) -> dict[str, Tensor]:
+        """What training may change, by name: K and V projections and modifier tokens."""
+        projections = {f"unet.{name}.weight": layer.weight for name, layer in self.key_value_layers().items()}
+        return projections | {f"modifier.{token}": vector for token, vector in self.modifiers.items()}
+
     def trained_weights(self) -> dict[str, Tensor]:
-        """All that training may change, by name: what is kept of a training."""
-        return self.customized_weights()
-
-    def load_trained(self, weights: Mapping[str, Tensor]) -> None:
-        """Put such weights in place. Raises ModelError for those of another model."""
-        self.load_customized(weights)
-
-    def customized_weights(self) -> dict[str, Tensor]:
-        """What customization may change: K and V projections and modifier tokens, by name."""
-        weights = {f"unet.{name}.weight": layer.weight for name, layer in self.key_value_layers().items()}
-        weights |= {f"modifier.{token}": vector for token, vector in self.modifiers.items()}
-        return {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+        """What is kept of a training: `trained_parameters` on the CPU, where they are the model's own memory if it is there."""
+        return {name: parameter.detach().cpu().contiguous() for name, parameter in self.trained_parameters().items()}
 
     @torch.no_grad()
-    def load_customized(self, weights: Mapping[str, Tensor]) -> None:
-        """Put a customization's weights in place; adds the modifiers that are missing."""
-        self.add_modifiers(
-            {name.removeprefix("modifier."): None for name in sorted(weights) if name.startswith("modifier.")
-             and name.removeprefix("modifier.") not in self._modifier_names}
-        )  # fmt: skip
-        own = {f"unet.{name}.weight": layer.weight for name, layer in self.key_value_layers().items()}
-        own |= {f"modifier.{token}": vector for token, vector in self.modifiers.items()}
+    def load_trained(self, weights: Mapping[str, Tensor]) -> None:
+        """Put such weights in place; adds the modifiers that are missing. Raises ModelError for those of another model."""
+        tokens = (name.removeprefix("modifier.") for name in sorted(weights) if name.startswith("modifier."))
+        self.add_modifiers({token: None for token in tokens if token not in self._modifier_names})
+        own = self.trained_parameters()
+        require_fitting(weights, own)
         for name, weight in weights.items():
-            if name not in own or own[name].shape != weight.shape:
-                raise ModelError(f"these weights are of another model: {name} {tuple(weight.shape)} does not fit")
             own[name].copy_(weight)
+
+
+def require_fitting(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raises ModelError unless a model whose weights are `own` can take these."""
+    for name, weight in weights.items():
+        if name not in own and name.startswith("modifier."):
+            raise ModelError(f"the model has no modifier {name.removeprefix('modifier.')}: call add_modifiers first")
+        if name not in own or own[name].shape != weight.shape:
+            raise ModelError(f"these weights are of another model: {name} {tuple(weight.shape)} does not fit")
 
 
 def _to_tensor(picture: Image.Image) -> Tensor:

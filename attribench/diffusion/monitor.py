@@ -83,16 +83,16 @@ class _ValueWatch(Watch):
         layers = _chosen(model.value_layers(), monitor.layers)
         self.weights = [layer.weight for layer in layers]
         widths = [len(weight) for weight in self.weights]
-        self.blocks = widths if monitor.reduction == "layer-mean" else [sum(widths)]
-        self.projection = torch.cat(self.weights).float()  # W_v of all layers, [sum of widths, d_text]
+        self.layer_mean = monitor.reduction == "layer-mean"
+        self.blocks = widths if self.layer_mean else [sum(widths)]
+        self.projection = self._projection()
         self.ids = model.tokenize(monitor.prompts)
         self.counts = _counted_tokens(model, self.ids, monitor.tokens)  # [n_prompts, length] of 0.0 and 1.0
-        self.layer_mean = monitor.reduction == "layer-mean"
         self.modifiers = model.modifiers
         self.seen = {token: vector.clone() for token, vector in self.modifiers.items()}
         self.holders = {token: [j for j, prompt in enumerate(monitor.prompts) if token in prompt] for token in self.modifiers}
         self.rows_at_once = max(1, BLOCK_FLOATS // sum(widths))
-        self.states = torch.cat([model.encode_prompts(some).float() for some in self.ids.split(ENCODED_AT_ONCE)])
+        self.states = self._encode(self.ids)
         self.table = torch.zeros(n_train, len(self.ids), dtype=torch.float64, device=self.ids.device)
         self.counts_next = monitor.first_delta == "count"
 
@@ -120,17 +120,29 @@ class _ValueWatch(Watch):
             self.seen[token].copy_(self.modifiers[token])
         return sorted({j for token in moved for j in self.holders[token]})
 
-    def _encode(self, prompts: Sequence[int]) -> Tensor:
-        """Hidden states [n, length, d_text] of prompts by number, a bounded number at a time."""
-        return torch.cat([self.model.encode_prompts(some).float() for some in self.ids[prompts].split(ENCODED_AT_ONCE)])
+    def _projection(self) -> Tensor:
+        """W_v of all layers as it is now, [sum of widths, d_text]."""
+        return torch.cat([weight.detach() for weight in self.weights]).float()
+
+    def _encode(self, ids: Tensor) -> Tensor:
+        """Hidden states [n, length, d_text] of prompts [n, length], a bounded number at a time."""
+        return torch.cat([self.model.encode_prompts(some).float() for some in ids.split(ENCODED_AT_ONCE)])
+
+    def _changes_along(self, step: Tensor, fresh: Tensor, held: Sequence[int], states_step: Tensor) -> Tensor:
+        """|| E stepᵀ ||, and of the prompts `held`, whose states change too, || [E, states_step] [step, fresh]ᵀ ||."""
+        changes = self._norms(self.states, step, self.counts)
+        factors = torch.cat([self.states[held], states_step], dim=2)
+        changes[held] = self._norms(factors, torch.cat([step, fresh], dim=1), self.counts[held])
+        return changes
 
     def _norms(self, left: Tensor, right: Tensor, counts: Tensor) -> Tensor:
         """The norm of each prompt's left @ rightᵀ: [n] float64.
 
         left [n, length, inner], right [sum of widths, inner], counts [n, length].
         """
+        power = Tensor.abs_ if self.order == 1 else Tensor.square_  # in place
         sums = [
-            torch.stack([part.sum(dim=1) for part in self._powers(rows @ right.T).split(self.blocks, dim=1)], dim=1)
+            torch.stack([part.sum(dim=1) for part in power(rows @ right.T).split(self.blocks, dim=1)], dim=1)
             for rows in left.flatten(0, 1).split(self.rows_at_once)
         ]
         per_token = torch.cat(sums).double().unflatten(0, (-1, left.shape[1]))  # [n, length, blocks]
@@ -139,10 +151,6 @@ class _ValueWatch(Watch):
             widths = torch.tensor(self.blocks, dtype=torch.float64, device=sums.device)
             sums = sums / (counts.sum(dim=1, keepdim=True).clamp(min=1) * widths)
         return sums.pow(1 / self.order).mean(dim=1)
-
-    def _powers(self, change: Tensor) -> Tensor:
-        """|change| or change², in place."""
-        return change.abs_() if self.order == 1 else change.square_()
 
 
 class _StepWatch(_ValueWatch):
@@ -155,17 +163,14 @@ class _StepWatch(_ValueWatch):
     """
 
     def _changes(self) -> Tensor:
-        fresh = torch.cat([weight.detach() for weight in self.weights]).float()
-        step = fresh - self.projection
-        self.projection = fresh
+        fresh = self._projection()
+        step, self.projection = fresh - self.projection, fresh
         moved = self._moved()
-        changes = self._norms(self.states, step, self.counts)
-        if moved:
-            states = self._encode(moved)
-            before = self.states[moved]
-            factors = torch.cat([before, states - before], dim=2)
-            changes[moved] = self._norms(factors, torch.cat([step, fresh], dim=1), self.counts[moved])
-            self.states[moved] = states
+        if not moved:
+            return self._norms(self.states, step, self.counts)
+        states = self._encode(self.ids[moved])
+        changes = self._changes_along(step, fresh, moved, states - self.states[moved])
+        self.states[moved] = states
         return changes
 
 
@@ -191,16 +196,13 @@ class _GradientWatch(_ValueWatch):
                 "correction=momentum found no gradients after the step; call observers before gradients are cleared"
             )
         if moved := self._moved():
-            self.states[moved] = self._encode(moved)
+            self.states[moved] = self._encode(self.ids[moved])
         step = torch.cat([torch.zeros_like(w) if g is None else g for w, g in zip(self.weights, gradients, strict=True)]).float()
-        fresh = torch.cat([weight.detach() for weight in self.weights]).float()
         held = sorted({j for token in moving for j in self.holders[token]})
-        changes = self._norms(self.states, step, self.counts)
-        if held:
-            along = torch.cat([self._states_along_gradient(some, moving) for some in self.ids[held].split(ENCODED_AT_ONCE)])
-            factors = torch.cat([self.states[held], along], dim=2)
-            changes[held] = self._norms(factors, torch.cat([step, fresh], dim=1), self.counts[held])
-        return changes
+        if not held:
+            return self._norms(self.states, step, self.counts)
+        along = torch.cat([self._states_along_gradient(some, moving) for some in self.ids[held].split(ENCODED_AT_ONCE)])
+        return self._changes_along(step, self._projection(), held, along)
 
     def _states_along_gradient(self, ids: Tensor, moving: Sequence[str]) -> Tensor:
         """J_E g, [n, length, d_text]: derivative of u -> Jᵀu, which is linear in u, applied to g."""

@@ -18,6 +18,9 @@ from attribench.errors import ModelError
 diffusers_logging.disable_progress_bar()  # ours is the only progress display
 transformers_logging.disable_progress_bar()
 
+UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+"""Only the parts that a picture is made by."""
+
 
 def read_pipeline(reference: str | Path) -> StableDiffusionPipeline:
     """The parts of a model, from a diffusers folder or a hub id; safetensors only. Raises ModelError with what to do next."""
@@ -26,9 +29,7 @@ def read_pipeline(reference: str | Path) -> StableDiffusionPipeline:
         with LOADING:
             return StableDiffusionPipeline.from_pretrained(
                 str(reference),
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
+                **UNCHECKED,
                 use_safetensors=True,
                 low_cpu_mem_usage=False,
                 dtype=torch.float32,
@@ -40,11 +41,6 @@ def read_pipeline(reference: str | Path) -> StableDiffusionPipeline:
         ) from error
 
 
-def ddim(config: Any, **changes: Any) -> DDIMScheduler:
-    """A model's noise schedule, to be trained with and sampled by DDIM."""
-    return DDIMScheduler.from_config(config, **changes)
-
-
 def sampling_pipeline(schedule: Any, estimates: list[Tensor] | None, **parts: Any) -> StableDiffusionPipeline:
     """A pipeline of a model's `parts` under the schedule of this configuration.
 
@@ -52,13 +48,7 @@ def sampling_pipeline(schedule: Any, estimates: list[Tensor] | None, **parts: An
     """
     scheduler = _TellingScheduler.from_config(schedule)
     scheduler.estimates = [] if estimates is None else estimates
-    pipeline = StableDiffusionPipeline(
-        **parts,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipeline = StableDiffusionPipeline(**parts, **UNCHECKED, scheduler=scheduler)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from PIL import Image
+from PIL.ImageOps import mirror
 from torch import Tensor
 
 from attribench.data import TrainImage
@@ -63,6 +63,12 @@ def batches(images: Sequence[TrainImage], config: CustomizationConfig, seed: int
             yield rows, [Draw(images[row], seed, epoch) for row in rows]
 
 
+def batched(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Latents [n, c, h, w], timesteps [n], noises [n, c, h, w] and masks [n, 1, h, w]."""
+    latents, noises, masks = (torch.stack([getattr(one, name) for one in samples]) for name in ("latent", "noise", "mask"))
+    return latents, torch.tensor([one.timestep for one in samples], device=latents.device), noises, masks
+
+
 class Samples:
     """Makes samples; keeps latents that do not change between epochs."""
 
@@ -92,15 +98,12 @@ class Samples:
         random = noise.draws("customization", draw.seed, draw.epoch, draw.image.id)
         flip = self.config.flips and bool(random.integers(2))
         timestep = int(random.integers(self.model.n_timesteps))
-        picture = self.pictures[draw.image.id]
+        picture, prompt = self.pictures[draw.image.id], draw.image.prompt
         if flip:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self._view(picture, draw.image.prompt, random), flip, timestep
-
-    def _view(self, picture: Image.Image, prompt: str, random: np.random.Generator) -> augmentation.View:
+            picture = mirror(picture)
         if self.config.augmentation == "custom-diffusion":
-            return augmentation.custom_diffusion(picture, prompt, random)
-        return augmentation.whole(picture, prompt)
+            return augmentation.custom_diffusion(picture, prompt, random), flip, timestep
+        return augmentation.View(picture, prompt, (0, 0, *picture.size)), flip, timestep
 
     def _encode(self, pictures: dict[Hashable, Image.Image], at_once: int) -> dict[Hashable, tuple[Tensor, Tensor]]:
         """Mean and standard deviation of each picture's latent, [c, h, w] each."""

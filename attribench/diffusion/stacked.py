@@ -24,11 +24,9 @@ from attribench.data import TrainImage
 from attribench.diffusion.config import CustomizationConfig
 from attribench.diffusion.customization import optimizer_of, require_finite, without_first_token
 from attribench.diffusion.model import DiffusionModel
-from attribench.diffusion.samples import Draw, Sample, Samples, batches
+from attribench.diffusion.samples import Draw, Sample, Samples, batched, batches
 from attribench.diffusion.stacked_model import StackedModel
 from attribench.errors import ModelError
-
-Report = Callable[[int, int, float], None]
 
 ROWS_AT_ONCE = 32
 """Rows of a batch beyond which a processor gains nothing (see benchmarks/stacked.py)."""
@@ -49,27 +47,9 @@ class Customized:
     """One trained model."""
 
     weights: dict[str, Tensor]
-    """As `DiffusionModel.customized_weights` names them, on the CPU."""
+    """As `DiffusionModel.trained_weights` names them, on the CPU."""
     losses: list[float]
     """The loss of every step, in order."""
-
-
-def customize_stacked(
-    model: DiffusionModel,
-    jobs: Sequence[StackedJob],
-    load: Callable[[str], Image.Image],
-    config: CustomizationConfig,
-    *,
-    max_models: int | None = None,
-    report: Report = lambda done, total, loss: None,
-) -> list[Customized]:
-    """Train every job from `model` as it is, at most `max_models` at once; `model` is left as it was.
-
-    The arguments are those of `customize`; `report` counts the steps of all models together. `max_models` does not
-    change the result beyond rounding; None: see `models_at_once`. Raises ModelError as `customize` does.
-    """
-    results: dict[int, Customized] = dict(customize_in_turn(model, jobs, load, config, max_models=max_models, report=report))
-    return [results[number] for number in range(len(jobs))]
 
 
 def customize_in_turn(
@@ -79,11 +59,13 @@ def customize_in_turn(
     config: CustomizationConfig,
     *,
     max_models: int | None = None,
-    report: Report = lambda done, total, loss: None,
+    report: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> Iterator[tuple[int, Customized]]:
-    """As `customize_stacked`, but gives each job's (number, result) when its pass is over, so that few are held.
+    """Train every job from `model` as it is; each job's (number, result) when its pass is over, so that few are held.
 
-    Passes hold jobs of like length, so the numbers do not come in order. Between passes `model` is as it was.
+    The arguments are those of `customize`; `report` counts the steps of all models together. A pass holds at most
+    `max_models`, which does not change the result beyond rounding; None: see `models_at_once`. Passes hold jobs of like
+    length, so the numbers do not come in order. Between passes `model` is as it was. Raises ModelError as `customize` does.
     """
     if max_models is not None and max_models < 1:
         raise ModelError(f"max_models is {max_models}; give 1 or more, or None to let the memory decide")
@@ -208,14 +190,7 @@ class _Pass:
         if places != list(range(len(states))):
             states, keys_values = states[places], keys_values[places]
         rows = [sample for own in batch for sample in own]
-        losses = self.stacked.loss(
-            states,
-            keys_values,
-            torch.stack([sample.latent for sample in rows]),
-            torch.tensor([sample.timestep for sample in rows], device=self.model.device),
-            torch.stack([sample.noise for sample in rows]),
-            torch.stack([sample.mask for sample in rows]),
-        )
+        losses = self.stacked.loss(states, keys_values, *batched(rows))
         means = [own.mean() for own in losses.split([len(own) for own in batch])]
         return torch.stack(means), (projections, modifiers)
 
@@ -250,7 +225,7 @@ def stacked_losses(
     *,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> Tensor:
-    """The loss of n queries under each of S customized models, [S, n]: `load_customized` and `model.loss` in one go.
+    """The loss of n queries under each of S customized models, [S, n]: `load_trained` and `model.loss` in one go.
 
     latents and noise [n, c, h, w], timesteps [n]; one prompt per query. Queries with the same prompt share its keys
     and values. `rows_at_once` bounds the memory and does not change the result beyond rounding. `model` is left as

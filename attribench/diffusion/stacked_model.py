@@ -17,15 +17,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from attribench.diffusion.model import DiffusionModel, ModifierEmbedding
+from attribench.diffusion.model import DiffusionModel, ModifierEmbedding, require_fitting
 from attribench.errors import ModelError
 
 
 class StackedModel:
-    """S customizations of `model`, by their `customized_weights`; a name that is missing keeps the model's own.
+    """S customizations of `model`, by their `trained_weights`; a name that is missing keeps the model's own.
 
-    Use it inside `installed()`, which puts stand-ins where the projections and the word embedding of `model` are:
-    until it ends, nobody else may use `model`. Raises ModelError when weights do not fit, or when they hold a
+    Use it inside `installed()`, which puts stand-ins where the projections of `model` are: until it ends, nobody else
+    may use `model`. Raises ModelError when weights do not fit, or when they hold a
     modifier that the model lacks.
     """
 
@@ -35,13 +35,14 @@ class StackedModel:
         if len({layer.in_features for layer in layers.values()}) > 1:
             raise ModelError("the UNet's cross-attention layers differ in their input width: train its models one by one")
         self._words: ModifierEmbedding = model.text_encoder.get_input_embeddings()
-        self._layers = {f"unet.{name}.weight": layer for name, layer in layers.items()}
+        self._layers = layers
+        self._widths = [layer.out_features for layer in layers.values()]
         self._stand_ins = {name: _StandIn(layer) for name, layer in layers.items()}
-        own = model.customized_weights()
+        own = model.trained_weights()
         for given in weights:
-            _require_fitting(given, own)
-        projections = [name for name in own if name in self._layers]
-        modifiers = [name for name in own if name not in self._layers]
+            require_fitting(given, own)
+        self._names = list(own)
+        projections, modifiers = self._names[: len(layers)], self._names[len(layers) :]
         self.projections = torch.stack(
             [torch.cat([given.get(name, own[name]) for name in projections]).to(model.device) for given in weights]
         )
@@ -54,26 +55,20 @@ class StackedModel:
         self._tokens: dict[str, Tensor] = {}
 
     def weights(self, number: int) -> dict[str, Tensor]:
-        """One model's weights, with the names and shapes of `DiffusionModel.customized_weights`."""
-        widths = [layer.out_features for layer in self._layers.values()]
-        parts = dict(zip(self._layers, self.projections[number].split(widths), strict=True))
-        parts |= {f"modifier.{token}": vector for token, vector in zip(self.model.modifiers, self.modifiers[number], strict=True)}
-        return {name: part.detach().to("cpu", copy=True).contiguous() for name, part in parts.items()}
+        """One model's weights, with the names and shapes of `DiffusionModel.trained_weights`."""
+        parts = (*self.projections[number].split(self._widths), *self.modifiers[number])
+        return {name: part.detach().to("cpu", copy=True).contiguous() for name, part in zip(self._names, parts, strict=True)}
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Put the stand-ins in place; at the end `model` is as it was."""
-        words = _StackedWords(self._words)
-        layers = self.model.key_value_layers()
         try:
-            self.model.text_encoder.set_input_embeddings(words)
             for name, stand_in in self._stand_ins.items():
                 self.model.unet.set_submodule(name, stand_in)
             yield
         finally:
-            for name, layer in layers.items():
+            for name, layer in self._layers.items():
                 self.model.unet.set_submodule(name, layer)
-            self.model.text_encoder.set_input_embeddings(self._words)
 
     def held(self, prompt: str) -> set[int]:
         """The numbers of the modifiers that a prompt holds."""
@@ -83,12 +78,11 @@ class StackedModel:
     def encode(self, prompts: Sequence[Sequence[str]], modifiers: Tensor) -> Tensor:
         """Hidden states [k · c, length, d_text] of c prompts for each of k models with `modifiers` [k, M, d_text]."""
         ids = torch.stack([self._ids(prompt) for some in prompts for prompt in some])
-        words: _StackedWords = self.model.text_encoder.get_input_embeddings()
-        words.vectors = modifiers[:, None].expand(-1, len(ids) // len(modifiers), -1, -1).flatten(0, 1)
+        self._words.of_rows = modifiers[:, None].expand(-1, len(ids) // len(modifiers), -1, -1).flatten(0, 1)
         try:
             return self.model.encode_prompts(ids)
         finally:
-            words.vectors = None
+            self._words.of_rows = None
 
     def keys_values(self, states: Tensor, projections: Tensor) -> Tensor:
         """Keys and values [k · c, length, width] from `states` [k · c, length, d_text] and `projections` [k, width, d_text]."""
@@ -98,8 +92,7 @@ class StackedModel:
     def loss(self, states: Tensor, keys_values: Tensor, latents: Tensor, timesteps: Tensor, noise: Tensor,
              mask: Tensor | None = None) -> Tensor:  # fmt: skip
         """`DiffusionModel.loss` [n] of n rows, each with its own keys and values [n, length, width]."""
-        widths = [layer.out_features for layer in self._layers.values()]
-        for stand_in, part in zip(self._stand_ins.values(), keys_values.split(widths, dim=2), strict=True):
+        for stand_in, part in zip(self._stand_ins.values(), keys_values.split(self._widths, dim=2), strict=True):
             stand_in.output = part
         try:
             return self.model.loss(latents, states, timesteps, noise, mask)
@@ -124,35 +117,3 @@ class _StandIn(nn.Module):
 
     def forward(self, _states: Tensor) -> Tensor:
         return self.output if self.bias is None else self.output + self.bias
-
-
-class _StackedWords(nn.Module):
-    """The word embedding with other modifiers for each row of the batch."""
-
-    def __init__(self, words: ModifierEmbedding) -> None:
-        super().__init__()
-        self.table, self.token_ids = words.table, words.token_ids
-        self.vectors: Tensor | None = None
-        """[n, M, d_text]"""
-
-    @property
-    def weight(self) -> Tensor:
-        """The frozen table, where transformers looks for it."""
-        return self.table.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """ids [n, length] -> embeddings [n, length, d_text]."""
-        embedded = self.table(ids.clamp(max=self.table.num_embeddings - 1))
-        for number, token_id in enumerate(self.token_ids):
-            here = ids == token_id
-            if here.any():
-                embedded = torch.where(here[..., None], self.vectors[:, number, None], embedded)
-        return embedded
-
-
-def _require_fitting(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    for name, weight in given.items():
-        if name not in own and name.startswith("modifier."):
-            raise ModelError(f"the model has no modifier {name.removeprefix('modifier.')}: call add_modifiers first")
-        if name not in own or own[name].shape != weight.shape:
-            raise ModelError(f"these weights are of another model: {name} {tuple(weight.shape)} does not fit")

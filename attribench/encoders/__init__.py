@@ -15,7 +15,8 @@ Weights come from the package, the local cache, the hub or a folder; for a publi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from attribench.data import Edition
 from attribench.diffusion.fingerprint import fingerprint as folder_fingerprint
 from attribench.encoders import from_open_clip, from_timm, from_transformers, pixels
 from attribench.encoders.encoder import Encoder
-from attribench.encoders.folders import library_of
 from attribench.encoders.published import PUBLISHED
 from attribench.encoders.weights import file_fingerprint
 from attribench.errors import Unavailable, UsageError
@@ -31,6 +31,7 @@ from attribench.errors import Unavailable, UsageError
 __all__ = ["CLIP", "DINO", "Encoder", "available", "fingerprint", "load_encoder", "resolve"]
 
 ASSETS = Path(__file__).parent.parent / "assets"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 SHIPPED = {"clip-tiny": "recipes/tiny/clip.py", "dino-tiny": "recipes/tiny/dino.py"}
 """Their recipes; each is a folder of assets."""
 CLIP: Mapping[Edition, str] = {"mini": "clip-tiny", "paper": "ViT-B-32/openai"}
@@ -46,7 +47,8 @@ def resolve(name: str, edition: Edition, by_edition: Mapping[Edition, str] = CLI
 def available(name: str, checkpoint: str = "") -> str | None:
     """Why the encoder cannot be had here, or None; loads no weights. Raises UsageError for an unknown name."""
     if checkpoint:
-        _published(name)
+        if name not in PUBLISHED:
+            raise UsageError(f"{name} takes no checkpoint, a file of weights; those that do: {', '.join(PUBLISHED)}")
         file_fingerprint(checkpoint)
         return None
     if name in SHIPPED:
@@ -55,8 +57,8 @@ def available(name: str, checkpoint: str = "") -> str | None:
         return f"{name} is not in {ASSETS / name}; build it with {SHIPPED[name]} or take a complete copy"
     if name in PUBLISHED:
         return PUBLISHED[name].unavailable(name)
-    if _is_path(name):
-        library_of(_folder(name))
+    if folder := _folder_of(name):
+        _loader_of(folder)
         return None
     if name.startswith(pixels.PIXELS):
         return None
@@ -72,12 +74,10 @@ def fingerprint(name: str, checkpoint: str = "") -> str:
     """What the encoder's weights are, for cache keys: a hash of those that are here in the open, else where they are from."""
     if checkpoint:
         return file_fingerprint(checkpoint)
-    if name in SHIPPED:
-        return folder_fingerprint(ASSETS / name)
+    if folder := _folder_of(name):
+        return folder_fingerprint(folder)
     if name in PUBLISHED:
-        return PUBLISHED[name].source
-    if _is_path(name):
-        return folder_fingerprint(_folder(name))
+        return PUBLISHED[name].timm or PUBLISHED[name].transformers
     if name.startswith(from_timm.TIMM):
         _check_name(name)
         return from_timm.repository(name.removeprefix(from_timm.TIMM))
@@ -107,9 +107,8 @@ def _load(name: str, device: str, checkpoint: str) -> Encoder:
         return PUBLISHED[name].load_file(name, device, checkpoint)
     if name in PUBLISHED:
         return PUBLISHED[name].load(name, device)
-    if name in SHIPPED or _is_path(name):
-        folder = ASSETS / name if name in SHIPPED else _folder(name)
-        return library_of(folder)(folder, name, device)
+    if folder := _folder_of(name):
+        return _loader_of(folder)(folder, name, device)
     if name.startswith(pixels.PIXELS):
         return pixels.load(name, device)
     if name.startswith(from_transformers.TRANSFORMERS):
@@ -119,17 +118,38 @@ def _load(name: str, device: str, checkpoint: str) -> Encoder:
     return from_open_clip.load(name, device)
 
 
-def _is_path(name: str) -> bool:
-    return name.startswith(("/", "./", "../", "~"))
+def _folder_of(name: str) -> Path | None:
+    """The folder that a name stands for: one that ships, or a path."""
+    if name in SHIPPED:
+        return ASSETS / name
+    return Path(name).expanduser().resolve() if name.startswith(("/", "./", "../", "~")) else None
 
 
-def _folder(name: str) -> Path:
-    return Path(name).expanduser().resolve()
+def _loader_of(folder: Path) -> Callable[[Path, str, str], Encoder]:
+    """What loads a folder (folder, name, device), told by its configuration file.
 
-
-def _published(name: str) -> None:
-    if name not in PUBLISHED:
-        raise UsageError(f"{name} takes no checkpoint, a file of weights; those that do: {', '.join(PUBLISHED)}")
+    Raises UsageError, one line, for a folder that none of the three libraries wrote, or without safetensors.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}; give the path of one that holds an encoder")
+    if not any(folder.glob("*.safetensors")):
+        raise UsageError(f"{folder} holds no safetensors; save the encoder's weights in that format")
+    if (folder / OPEN_CLIP_CONFIG).is_file():
+        return from_open_clip.load_folder
+    path = folder / "config.json"
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}); give a folder that holds an encoder") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON ({error}); give a folder that holds an encoder") from error
+    for key, library in (("architecture", from_timm), ("model_type", from_transformers)):
+        if isinstance(described, dict) and key in described:
+            return library.load
+    raise UsageError(
+        f"{path} names neither an `architecture` (timm) nor a `model_type` (transformers), and there is no "
+        f"{OPEN_CLIP_CONFIG}; give a folder that one of these libraries saved"
+    )
 
 
 def _check_name(name: str) -> None:

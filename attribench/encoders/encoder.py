@@ -24,6 +24,13 @@ AHEAD = BATCH
 """Pictures that may be read and wait for the encoder."""
 
 Pictures = Sequence[Image] | Iterable[Image]
+Pixels = Callable[[Image], Tensor]
+"""A picture of any mode and shape -> what a model takes, [3, height, width]."""
+
+
+def as_it_is(picture: Image) -> tuple[Image, ...]:
+    """One version."""
+    return (picture,)
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,7 @@ class Encoder:
     """A loaded encoder, in eval mode. Features are what it returns: no normalisation unless it is part of the model."""
 
     name: str
-    pixels: Callable[[Image], Tensor]
-    """A picture of any mode and shape as the model takes it, [3, height, width]."""
+    pixels: Pixels
     image_features: Callable[[Tensor], Tensor]
     """[n, 3, height, width] on the device -> [n, d]."""
     device: str
@@ -44,9 +50,9 @@ class Encoder:
         return torch.cat([features[0] for features in self.batches(pictures)])
 
     def batches(
-        self, pictures: Pictures, versions: Callable[[Image], Sequence[Image]] = lambda picture: (picture,)
+        self, pictures: Pictures, versions: Callable[[Image], Sequence[Image]] = as_it_is, start: int = 0
     ) -> Iterator[Tensor]:
-        """Features [versions, n, d] float32 on the CPU of at most BATCH pictures at a time, in order.
+        """Features [versions, n, d] float32 on the CPU of at most BATCH pictures at a time, in order from the `start`-th on.
 
         `versions` are what is encoded of each picture, which is read once.
         """
@@ -54,7 +60,7 @@ class Encoder:
         def read(picture: Image) -> Tensor:
             return torch.stack([self.pixels(version) for version in versions(picture)])
 
-        for batch in _batches(_read_ahead(pictures, read)):
+        for batch in _batches(_read_ahead(pictures, read, start)):
             by_version = torch.stack(batch, dim=1).to(self.device)
             yield torch.stack([self._features(pixels) for pixels in by_version])
 
@@ -76,17 +82,17 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
     return iter(lambda: list(islice(iterator, BATCH)), [])
 
 
-def _read_ahead(pictures: Pictures, read: Callable[[Image], Tensor]) -> Iterator[Tensor]:
-    """`read` of each picture, in order, at most AHEAD of them before they are asked for."""
+def _read_ahead(pictures: Pictures, read: Callable[[Image], Tensor], start: int) -> Iterator[Tensor]:
+    """`read` of each picture from the `start`-th on, in order, at most AHEAD of them before they are asked for."""
     if hasattr(pictures, "__getitem__"):
-        jobs: Iterator[Callable[[], Tensor]] = ((lambda i=i: read(pictures[i])) for i in range(len(pictures)))
+        items, job = range(start, len(pictures)), lambda i: read(pictures[i])
     else:
-        jobs = ((lambda picture=picture: read(picture)) for picture in pictures)
+        items, job = islice(pictures, start, None), read
     with ThreadPoolExecutor(READERS, thread_name_prefix="read pictures") as pool:
         waiting: deque[Future[Tensor]] = deque()
         try:
-            for job in jobs:
-                waiting.append(pool.submit(job))
+            for item in items:
+                waiting.append(pool.submit(job, item))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()
             while waiting:

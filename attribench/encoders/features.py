@@ -9,8 +9,9 @@ was trained with horizontal flips. Written as they come; after a kill the pictur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL.Image import Image, Transpose
 
 from attribench import encoders
 from attribench.data import Pictures, Queries
+from attribench.encoders.encoder import as_it_is
 from attribench.errors import MethodError
 from attribench.files.state import State
 from attribench.interface import Features, Study
@@ -38,14 +40,13 @@ class EncoderFeatures(Features):
 
     @property
     def name(self) -> str:
-        """What progress calls them."""
         return f"{self.encoder} features"
 
     def assets(self) -> str:
         return encoders.fingerprint(self.encoder, self.checkpoint)
 
     def of_training(self, study: Study, state: State) -> None:
-        self._write(study, state, study.train, training_versions(study))
+        self._write(study, state, study.train, partial(training_versions, study))
 
     def of_queries(self, study: Study, state: State, queries: Queries) -> None:
         self._write(study, state, queries, as_it_is)
@@ -54,7 +55,7 @@ class EncoderFeatures(Features):
         encoder = encoders.load_encoder(self.encoder, study.device, self.checkpoint)
         written = state.create(WRITTEN, (1,), "int64")
         start = int(written[0])
-        for batch in encoder.batches(_Rest(pictures, start), versions):
+        for batch in encoder.batches(pictures, versions, start):
             found = batch.numpy()
             if not np.isfinite(found).all():
                 bad = pictures.ids[start + int(np.flatnonzero(~np.isfinite(found).all(axis=(0, 2)))[0])]
@@ -69,28 +70,6 @@ class EncoderFeatures(Features):
             written.flush()
 
 
-class _Rest(Sequence[Image]):
-    """Pictures from the `start`-th on."""
-
-    def __init__(self, pictures: Pictures, start: int) -> None:
-        self.pictures, self.start = pictures, start
-
-    def __len__(self) -> int:
-        return len(self.pictures) - self.start
-
-    def __getitem__(self, index: int) -> Image:
-        return self.pictures[self.start + index]
-
-
-def training_versions(study: Study) -> Callable[[Image], tuple[Image, ...]]:
+def training_versions(study: Study, picture: Image) -> tuple[Image, ...]:
     """The versions of a training picture that the model may have seen: as it is, and mirrored if it flipped."""
-    return _with_mirror_image if study.flips else as_it_is
-
-
-def as_it_is(picture: Image) -> tuple[Image, ...]:
-    """One version."""
-    return (picture,)
-
-
-def _with_mirror_image(picture: Image) -> tuple[Image, ...]:
-    return picture, picture.transpose(Transpose.FLIP_LEFT_RIGHT)
+    return (picture, picture.transpose(Transpose.FLIP_LEFT_RIGHT)) if study.flips else (picture,)

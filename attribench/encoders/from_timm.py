@@ -5,18 +5,16 @@ The features are what goes into the classifier: for a vision transformer with a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from attribench.encoders.encoder import Encoder
+from attribench.encoders.encoder import Encoder, Pixels
 from attribench.encoders.hub import fetch_once, loading, missing
 
 TIMM = "timm/"
-Pixels = Callable[[Image], Tensor]
 
 
 def names() -> list[str]:
@@ -38,22 +36,20 @@ def unavailable(model: str, name: str) -> str | None:
     return missing(name, repository(model), ("model.safetensors", "pytorch_model.bin"), _remedy(model))
 
 
-def load(model: str, name: str, device: str, pixels: Pixels | None = None) -> Encoder:
-    """timm's `model` with its published weights, and the transformation it was trained for unless `pixels` is given."""
+def load(source: str | Path, name: str, device: str, pixels: Pixels | None = None) -> Encoder:
+    """A model of timm with its published weights, or of a folder that timm's `local-dir:` reads: config.json, safetensors.
+
+    Pictures take the transformation that it was trained for unless `pixels` is given.
+    """
     import timm
 
-    with loading(name, _remedy(model)):
+    if isinstance(source, Path):
+        model, what, remedy = f"local-dir:{source}", f"the encoder in {source}", "take a complete copy of it"
+    else:
+        model, what, remedy = source, name, _remedy(source)
+    with loading(what, remedy):
         built = timm.create_model(model, pretrained=True, num_classes=0)
     return encoder(built, name, device, pixels)
-
-
-def load_folder(folder: Path, name: str, device: str) -> Encoder:
-    """An encoder from a folder that timm's `local-dir:` reads: config.json and model.safetensors."""
-    import timm
-
-    with loading(f"the encoder in {folder}", "take a complete copy of it"):
-        built = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
-    return encoder(built, name, device)
 
 
 def architecture(model: str) -> torch.nn.Module:

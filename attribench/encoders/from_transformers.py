@@ -6,18 +6,16 @@ Weights are safetensors; no code of a repository is run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL.Image import Image
 from torch import Tensor
 
-from attribench.encoders.encoder import Encoder
+from attribench.encoders.encoder import Encoder, Pixels
 from attribench.encoders.hub import fetch_once, loading, missing
 from attribench.errors import Unavailable
 
 TRANSFORMERS = "transformers/"
-Pixels = Callable[[Image], Tensor]
 
 
 def unavailable(repository: str, name: str) -> str | None:

@@ -13,18 +13,13 @@ from attribench.errors import Unavailable
 
 def missing(name: str, repository: str, files: Sequence[str], remedy: str) -> str | None:
     """Why weights cannot be had: the hub may not be asked and none of `files` is in the cache. None if all is well."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, try_to_load_from_cache
 
-    if not constants.HF_HUB_OFFLINE or _in_cache(repository, files):
+    if not constants.HF_HUB_OFFLINE:
+        return None
+    if repository and any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
         return None
     return f"the weights of {name} are not in the local cache and HF_HUB_OFFLINE is set; {remedy}"
-
-
-def _in_cache(repository: str, files: Sequence[str]) -> bool:
-    """Whether one of a hub repository's files is here."""
-    from huggingface_hub import try_to_load_from_cache
-
-    return bool(repository) and any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
 
 
 def fetch_once(python: str) -> str:

@@ -1,13 +1,5 @@
 """Encoders as their authors published them: the architecture, the weights, the preprocessing, the layer.
 
-| name | weights | resize, crop | interpolation | normalisation | features |
-|---|---|---|---|---|---|
-| dino_vitb16 | DINO, ViT-B/16 | 256, 224 | bicubic | ImageNet | class token, 768 |
-| dinov2_vitl14_reg | DINOv2 with registers, ViT-L/14 | 256, 224 | bicubic | ImageNet | class token, 1024 |
-| vit_base_patch16_384 | supervised, ImageNet-21k then 1k | 384, 384 | bilinear | 0.5, 0.5 | class token (head = identity), 768 |
-| mocov3_vitb_300ep | MoCo v3, ViT-B/16, 300 epochs | 256, 224 | bilinear | ImageNet | class token, 768 |
-| sscd_disc_mixup | SSCD, ResNet-50 | 288, 288 | bilinear | ImageNet | unit descriptor, 512 |
-
 All but DINOv2 as Wang et al. (ICCV 2023) read them (PeterWang512/GenDataAttribution, models/*.py: where an interpolation is
 not given there, torchvision's default, bilinear, is meant); DINOv2 as in its own evaluation.
 
@@ -20,16 +12,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from attribench.encoders import from_timm, from_transformers
 from attribench.encoders.encoder import Encoder
-from attribench.encoders.preprocessing import HALF, IMAGENET, Preprocessing
 from attribench.encoders.weights import load_weights
 from attribench.errors import UsageError
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Mean and standard deviation of each colour."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Resize of the shorter side, centre crop, pixels in [0, 1], normalisation."""
+
+    resize: int
+    crop: int
+    interpolation: Literal["bilinear", "bicubic"]
+    normalize: tuple[tuple[float, float, float], tuple[float, float, float]]
+
+    def __call__(self, picture: Image) -> Tensor:
+        """[3, crop, crop]."""
+        from torchvision.transforms import v2  # takes seconds to import, and `attribench list` names encoders alone
+        from torchvision.transforms.functional import InterpolationMode, to_tensor
+
+        mode = InterpolationMode(self.interpolation)
+        cut = v2.functional.center_crop(v2.functional.resize(picture.convert("RGB"), [self.resize], mode), [self.crop])
+        return v2.functional.normalize(to_tensor(cut), *map(list, self.normalize))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +88,6 @@ class Published:
         load_weights(model, checkpoint, self.prefix, self.ignored)
         return from_timm.encoder(model, name, device, self.preprocessing)
 
-    @property
-    def source(self) -> str:
-        """What is loaded without a file, for cache keys."""
-        return f"{self.timm or self.transformers}"
-
 
 class _GeneralizedMean(nn.Module):
     """GeM pooling with p = 3: (mean of x³)^(1/3) of each channel, x ≥ 1e-6."""
@@ -91,51 +103,43 @@ class Sscd(nn.Module):
         super().__init__()
         from torchvision.models import resnet50
 
-        self.backbone = resnet50(weights=None, num_classes=512)
+        with torch.random.fork_rng():  # weights are drawn before they are overwritten
+            self.backbone = resnet50(weights=None, num_classes=512)
         self.backbone.avgpool = _GeneralizedMean()
 
     def forward(self, images: Tensor) -> Tensor:
         return functional.normalize(self.backbone(images), dim=1)
 
 
-def _sscd() -> nn.Module:
-    with torch.random.fork_rng():
-        return Sscd()
-
-
-def _timm(model: str) -> Callable[[], nn.Module]:
-    return lambda: from_timm.architecture(model)
-
-
 TO_224 = {"resize": 256, "crop": 224, "normalize": IMAGENET}
 PUBLISHED: dict[str, Published] = {
-    "dino_vitb16": Published(
+    "dino_vitb16": Published(  # DINO, ViT-B/16: class token, 768
         preprocessing=Preprocessing(interpolation="bicubic", **TO_224),
         timm="vit_base_patch16_224.dino",
-        architecture=_timm("vit_base_patch16_224"),
+        architecture=partial(from_timm.architecture, "vit_base_patch16_224"),
         file="dino_vitbase16_pretrain.pth",
     ),
-    "dinov2_vitl14_reg": Published(
+    "dinov2_vitl14_reg": Published(  # DINOv2 with registers, ViT-L/14: class token, 1024
         preprocessing=Preprocessing(interpolation="bicubic", **TO_224),
         transformers="facebook/dinov2-with-registers-large",
     ),
-    "vit_base_patch16_384": Published(
+    "vit_base_patch16_384": Published(  # supervised, ImageNet-21k then 1k: class token (head = identity), 768
         preprocessing=Preprocessing(resize=384, crop=384, interpolation="bilinear", normalize=HALF),
         timm="vit_base_patch16_384.augreg_in21k_ft_in1k",
-        architecture=_timm("vit_base_patch16_384"),
+        architecture=partial(from_timm.architecture, "vit_base_patch16_384"),
         ignored=("head.",),
         file="model.safetensors of timm/vit_base_patch16_384.augreg_in21k_ft_in1k",
     ),
-    "mocov3_vitb_300ep": Published(
+    "mocov3_vitb_300ep": Published(  # MoCo v3, ViT-B/16, 300 epochs: class token, 768
         preprocessing=Preprocessing(interpolation="bilinear", **TO_224),
-        architecture=_timm("vit_base_patch16_224"),
+        architecture=partial(from_timm.architecture, "vit_base_patch16_224"),
         prefix="module.base_encoder.",
         ignored=("head.",),
         file="vit-b-300ep.pth.tar",
     ),
-    "sscd_disc_mixup": Published(
+    "sscd_disc_mixup": Published(  # SSCD, ResNet-50: unit descriptor, 512
         preprocessing=Preprocessing(resize=288, crop=288, interpolation="bilinear", normalize=IMAGENET),
-        architecture=_sscd,
+        architecture=Sscd,
         file="sscd_disc_mixup.torchvision.pt",
     ),
 }

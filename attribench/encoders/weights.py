@@ -40,7 +40,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror or error}); give the path of a file of weights") from error
     except Exception as error:  # unpickling and unzipping raise anything on damaged or hostile files
-        raise UsageError(f"{path} holds no tensors that can be read safely ({_first_line(error)}); {TAKES}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(f"{path} holds no tensors that can be read safely ({reason}); {TAKES}") from error
     if not isinstance(read, Mapping):
         raise UsageError(f"{path} holds a {type(read).__name__} and no named tensors; {TAKES}")
     return dict(read)
@@ -50,10 +51,10 @@ def _refuse_programs(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if sum(entry.file_size for entry in archive.infolist()) > BYTE_LIMIT:
-            raise UsageError(f"{path} unpacks to more than the {BYTE_LIMIT:,} bytes allowed; {TAKES}")
-    if any(name.partition("/")[2].startswith("code/") for name in names):
+        entries = archive.infolist()
+    if sum(entry.file_size for entry in entries) > BYTE_LIMIT:
+        raise UsageError(f"{path} unpacks to more than the {BYTE_LIMIT:,} bytes allowed; {TAKES}")
+    if any(entry.filename.partition("/")[2].startswith("code/") for entry in entries):
         raise UsageError(
             f"{path} is TorchScript, which is a program, and none is run from a file; take the same weights as plain "
             "tensors (SSCD: the file that ends in .torchvision.pt)"
@@ -71,19 +72,19 @@ def load_weights(model: nn.Module, path: str | Path, prefix: str = "", ignored: 
         if isinstance(tensors.get(wrapped), Mapping):
             tensors = dict(tensors[wrapped])
     own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    own = {name: value for name, value in own.items() if not name.startswith(ignored or ("\0",))}
+    own = {name: value for name, value in own.items() if not name.startswith(ignored)}
     fit_weights(model, own, str(path))
 
 
 def fit_weights(model: nn.Module, tensors: Mapping[str, Any], source: str) -> None:
     """`load_state_dict` whose misfit is one line: what is missing, what is too much, what has another shape."""
-    wanted = {name: value.shape for name, value in model.state_dict().items()}
+    wanted = model.state_dict()
     wrong = [f"lacks {name}" for name in wanted if name not in tensors]
     wrong += [f"holds {name}, which the model does not" for name in tensors if name not in wanted]
     wrong += [
-        f"{name} is {_shape(value)}, not {_shape_of(wanted[name])}"
+        f"{name} is {_shape(value)}, not {_shape(wanted[name])}"
         for name, value in tensors.items()
-        if name in wanted and (not isinstance(value, Tensor) or value.shape != wanted[name])
+        if name in wanted and (not isinstance(value, Tensor) or value.shape != wanted[name].shape)
     ]
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -92,15 +93,7 @@ def fit_weights(model: nn.Module, tensors: Mapping[str, Any], source: str) -> No
 
 
 def _shape(value: Any) -> str:
-    return _shape_of(value.shape) if isinstance(value, Tensor) else type(value).__name__
-
-
-def _shape_of(shape: torch.Size) -> str:
-    return " × ".join(map(str, shape)) or "a number"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return (" × ".join(map(str, value.shape)) or "a number") if isinstance(value, Tensor) else type(value).__name__
 
 
 def file_fingerprint(path: str | Path) -> str:

@@ -14,8 +14,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class Claim:
         self.key = key
         self._lock_path = scratch.with_name(f"{key}.lock")
         self._lock = _try_lock(self._lock_path)
-        self.folder = scratch if self._lock is not None else partial / _owned_name(key)
+        self.folder = scratch if self._lock is not None else partial / owned_name(key)
         self.resumed = self.folder.is_dir() and any(self.folder.iterdir())
         try:
             self.folder.mkdir(exist_ok=True)
@@ -51,17 +50,6 @@ class Claim:
         self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = None
-
-
-@contextmanager
-def private_folder(partial: Path, name: str) -> Iterator[Path]:
-    """A folder of this process alone, gone at the end, or swept by a later run if the process is killed."""
-    folder = partial / _owned_name(name)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _try_lock(path: Path) -> int | None:
@@ -112,7 +100,8 @@ def _owner_is_gone(name: str) -> bool:
         return False
 
 
-def _owned_name(key: str) -> str:
+def owned_name(key: str) -> str:
+    """A name in `partial/` that says whose it is, so that a later run sweeps it if this process is killed."""
     born = int(psutil.Process().create_time())
     return f"{key}-{_host()}-{os.getpid()}-{born}-{uuid.uuid4().hex[:8]}"
 

@@ -10,20 +10,21 @@ import logging
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
 
 import cloudpickle
 
 import attribench
-from attribench.engine.claim import private_folder
+from attribench.engine.claim import owned_name
 from attribench.engine.store import ArtifactStore, write_text_whole
 from attribench.engine.work import Outcome, Stopped, perform
 from attribench.errors import UsageError
 
 if TYPE_CHECKING:
-    from distributed import Client, Worker
+    from distributed import Client
 
 Workers = int | Literal["auto"]
 
@@ -41,24 +42,20 @@ PLUGIN_FILES = "attribench_plugin_"
 """How `attribench.plugins.add_file` names the modules that it makes."""
 
 
-@contextmanager
-def connect(workers: Workers, scheduler: str | None, device: str, store: ArtifactStore) -> Iterator[Client | None]:
+def connect(workers: Workers, scheduler: str | None, device: str, store: ArtifactStore) -> AbstractContextManager[Client | None]:
     """A client of the cluster that a run asks for, or None if steps run in the calling thread.
 
     Raises UsageError for a scheduler that does not answer or whose workers do not fit, and for CUDA
     workers without dask-cuda.
     """
     if scheduler is not None:
-        opened = _existing_cluster(scheduler, device, store)
-    elif workers == 0:
-        yield None
-        return
-    elif device.startswith("cuda") and not (workers == 1 or (workers == "auto" and not _has_dask_cuda())):
-        opened = _cuda_cluster(workers, store)
-    else:
-        opened = _local_cluster(workers, device, store)
-    with opened as client:
-        yield client
+        return _existing_cluster(scheduler, device, store)
+    if workers == 0:
+        return nullcontext()
+    one_gpu = workers == 1 or (workers == "auto" and importlib.util.find_spec("dask_cuda") is None)
+    if device.startswith("cuda") and not one_gpu:
+        return _cuda_cluster(workers, store)
+    return _local_cluster(workers, device, store)
 
 
 @contextmanager
@@ -68,57 +65,38 @@ def _local_cluster(workers: Workers, device: str, store: ArtifactStore) -> Itera
 
     With CUDA: one thread that has the GPU, for a machine without dask-cuda.
     """
+    import dask.config
     from dask.system import CPU_COUNT
-    from distributed import Client, LocalCluster
+    from distributed import LocalCluster
 
     on_gpu = device.startswith("cuda")
     processes = workers == "auto" and not on_gpu and CPU_COUNT > 1
-    if processes:
-        clean_sys_path()  # processes are spawned with this one's path
+    environment = dask.config.get("distributed.nanny.pre-spawn-environ") | ALLOCATOR  # it is there once distributed is imported
     with (
-        private_folder(store.root / "partial", "dask") as folder,
-        _keeping_freed_memory(),
-        LocalCluster(
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        _started(
+            LocalCluster,
+            store,
             processes=processes,
             n_workers=1 if on_gpu else CPU_COUNT if workers == "auto" else workers,
-            threads_per_worker=1,
             resources={"GPU": 1} if on_gpu else None,
             dashboard_address=None,
             # Dask serves its health page all the same: at a free port, and to this machine alone
             scheduler_kwargs={"dashboard_address": THIS_MACHINE},
             worker_dashboard_address=THIS_MACHINE,
             memory_limit=0,
-            local_directory=str(folder),
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        ) as client,
     ):
         try:
             yield client
         except BaseException:
             # A thread cannot be stopped: without this, control-C would wait for steps that report nothing.
-            for worker in () if processes else list(cluster.workers.values()):
-                cluster.sync(worker.close, executor_wait=False)
+            for worker in () if processes else list(client.cluster.workers.values()):
+                client.cluster.sync(worker.close, executor_wait=False)
             raise
 
 
-@contextmanager
-def _keeping_freed_memory() -> Iterator[None]:
-    """Worker processes that are spawned within get the environment `ALLOCATOR`."""
-    import dask.config
-    import distributed  # noqa: F401, its defaults have to be there to be changed
-
-    before = dask.config.get("distributed.nanny.pre-spawn-environ")
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": before | ALLOCATOR}):
-        yield
-
-
-def _has_dask_cuda() -> bool:
-    return importlib.util.find_spec("dask_cuda") is not None
-
-
-@contextmanager
-def _cuda_cluster(workers: Workers, store: ArtifactStore) -> Iterator[Client]:
+def _cuda_cluster(workers: Workers, store: ArtifactStore) -> AbstractContextManager[Client]:
     """One process per GPU, each seeing its own as `cuda:0`."""
     try:
         from dask_cuda import LocalCUDACluster
@@ -127,19 +105,19 @@ def _cuda_cluster(workers: Workers, store: ArtifactStore) -> Iterator[Client]:
             "several processes on CUDA need dask-cuda, which is not installed; "
             "install the extra (`pip install -e '.[cuda]'`), or use --workers 1 for one GPU"
         ) from error
+    n_workers = None if workers == "auto" else workers
+    return _started(LocalCUDACluster, store, n_workers=n_workers, dashboard_address=THIS_MACHINE, resources={"GPU": 1})
+
+
+@contextmanager
+def _started(kind: Callable[..., Any], store: ArtifactStore, **options: Any) -> Iterator[Client]:
+    """A client of a cluster of our own, with one thread a worker, whose files lie in the store until it ends."""
     from distributed import Client
 
     clean_sys_path()  # processes are spawned with this one's path
     with (
-        private_folder(store.root / "partial", "dask") as folder,
-        LocalCUDACluster(
-            n_workers=None if workers == "auto" else workers,
-            threads_per_worker=1,
-            dashboard_address=THIS_MACHINE,
-            resources={"GPU": 1},
-            local_directory=str(folder),
-            silence_logs=logging.ERROR,
-        ) as cluster,
+        TemporaryDirectory(dir=store.root / "partial", prefix=owned_name("dask"), ignore_cleanup_errors=True) as folder,
+        kind(threads_per_worker=1, local_directory=folder, silence_logs=logging.ERROR, **options) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
@@ -236,19 +214,16 @@ def perform_on_worker(packed: bytes, root: Path, topic: str, number: int, upstre
     clean_sys_path()  # before anything that a job names is imported
     job = cloudpickle.loads(packed)
     worker = get_worker()
-    report = _reporter(worker, worker.get_current_task(), topic, number)
-    try:
-        report(0, 0, "")
-        return perform(job, root, upstream, report)
-    except Stopped:
-        return Outcome("failed", reason="the run was cancelled")
+    task = worker.get_current_task()
 
-
-def _reporter(worker: Worker, task: str, topic: str, number: int) -> Callable[[int, int, str], None]:
     def report(done: int, total: int, note: str) -> None:
         state = worker.state.tasks.get(task)
         if state is None or state.state == "cancelled":
             raise Stopped
         worker.log_event(topic, [number, done, total, note])
 
-    return report
+    try:
+        report(0, 0, "")
+        return perform(job, root, upstream, report)
+    except Stopped:
+        return Outcome("failed", reason="the run was cancelled")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from attribench.engine.steps import Step
@@ -84,9 +84,8 @@ def _all_present(step: Step, store: ArtifactStore) -> bool:
     return all(store.has(key) for key in step.keys.values())
 
 
-def _estimates(steps: Iterable[Step], store: ArtifactStore) -> dict[Step, Estimate]:
+def _estimates(steps: Collection[Step], store: ArtifactStore) -> dict[Step, Estimate]:
     """From the median of earlier artifacts of the same step name, else from what the step itself says."""
-    steps = list(steps)
     earlier: dict[str, list[dict]] = defaultdict(list)
     if steps:
         for manifest in store.manifests():
@@ -97,8 +96,7 @@ def _estimates(steps: Iterable[Step], store: ArtifactStore) -> dict[Step, Estima
 
 def _estimate(step: Step, earlier: list[dict], store: ArtifactStore) -> Estimate:
     if not earlier:
-        stated = step.estimate or {}
-        return Estimate(stated.get("seconds"), stated.get("peak_bytes"), stated.get("bytes"))
+        return Estimate(**(step.estimate or {}))
     missing = sum(not store.has(key) for key in step.keys.values())
     sizes = [sum(file["bytes"] for file in manifest["files"].values()) for manifest in earlier]
     return Estimate(

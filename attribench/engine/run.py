@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable
 from concurrent.futures import CancelledError
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attribench.engine.cluster import Workers, connect, pack, perform_on_worker
 from attribench.engine.listener import Listener
@@ -80,9 +80,8 @@ def _run_here(plan: Plan, store: ArtifactStore, device: str, hearing: _OneAtATim
         def report(done: int, total: int, note: str, step: Step = step) -> None:
             hearing.call("progress", step, done, total, note)
 
-        upstream = [outcomes[ref.step] for ref in step.inputs.values() if ref.step in outcomes]
         report(0, 0, "")
-        outcomes[step] = perform(Job.of(step, device), store.root, upstream, report)
+        outcomes[step] = perform(Job.of(step, device), store.root, _upstream(step, outcomes), report)
         _heard(hearing, step, outcomes[step])
     return outcomes
 
@@ -131,8 +130,9 @@ def _heard(hearing: _OneAtATime, step: Step, outcome: Outcome) -> None:
         raise outcome.error
 
 
-def _upstream(step: Step, futures: dict[Step, Future]) -> list[Future]:
-    return [futures[needed] for needed in {ref.step: None for ref in step.inputs.values()} if needed in futures]
+def _upstream(step: Step, ended: dict[Step, Any]) -> list[Any]:
+    """Of a step's inputs what `ended` has: their outcomes, or the futures of these."""
+    return [ended[needed] for needed in dict.fromkeys(ref.step for ref in step.inputs.values()) if needed in ended]
 
 
 def _outcome(step: Step, future: Future, upstream: list[Future]) -> Outcome:

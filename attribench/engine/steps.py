@@ -42,7 +42,6 @@ class Ref:
 
     @property
     def key(self) -> str:
-        """The artifact's key."""
         return self.step.keys[self.output]
 
 
@@ -111,7 +110,6 @@ class Step:
 
     @cached_property
     def keys(self) -> Mapping[str, str]:
-        """The key of each output."""
         own = frozenset().union(*self.own_inputs.values())
         try:
             base = token(
@@ -187,11 +185,8 @@ class StepContext:
         self.params = job.params
         self.bindings = job.bindings
         self.inputs = frozenset(job.inputs)
-        """Names of the inputs."""
         self.device = job.device
-        self.wanted: Mapping[str, Any] = {
-            name: identity for name, identity in job.outputs.items() if not store.has(job.keys[name])
-        }
+        self.wanted = {name: identity for name, identity in job.outputs.items() if not store.has(job.keys[name])}
         """The outputs to make, with their identities: those not in the store."""
         self.claims: dict[str, Claim] = {}
         self._report = report
@@ -205,10 +200,6 @@ class StepContext:
     def input(self, name: str) -> Path:
         """The folder of an input, to read. Raises StoreError if it is damaged."""
         return self._store.path(self._job.inputs[name])
-
-    def input_manifest(self, name: str) -> dict[str, Any]:
-        """What the store knows of an input: "cost", "files", "versions" and so on."""
-        return self._store.manifest(self._job.inputs[name])
 
     def present(self, name: str) -> Path | None:
         """The folder of one of this step's own outputs that an earlier run made, or None."""

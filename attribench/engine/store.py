@@ -47,12 +47,11 @@ class ArtifactStore:
     def __init__(self, root: Path) -> None:
         self.root = Path(root).absolute()
         try:
-            for folder in ("artifacts", "scratch", "partial", "failures"):
-                (self.root / folder).mkdir(parents=True, exist_ok=True)
-            self._check_format()
+            with self.room_checked():
+                for folder in ("artifacts", "scratch", "partial", "failures"):
+                    (self.root / folder).mkdir(parents=True, exist_ok=True)
+                self._check_format()
         except OSError as error:
-            if self.is_full(error):
-                raise self._disk_full() from error
             raise StoreError(f"the store {self.root} cannot be used: {error.strerror}; choose another --store") from error
         sweep(self.root / "partial", self.root / "scratch")
 
@@ -72,7 +71,6 @@ class ArtifactStore:
     # ------------------------------------------------------------------------------------- reading
 
     def has(self, key: str) -> bool:
-        """Whether the artifact is there."""
         return (self._folder(key) / MANIFEST).is_file()
 
     def path(self, key: str) -> Path:
@@ -154,11 +152,14 @@ class ArtifactStore:
         try:
             yield
         except Exception as error:
-            if self.is_full(error):
-                raise self._disk_full() from error
+            if self._is_full(error):
+                raise DiskFull(
+                    f"no room left for the store {self.root} ({self._free():,} bytes free); free some, or choose another "
+                    "--store, and run the same command again: finished steps are kept"
+                ) from error
             raise
 
-    def is_full(self, error: BaseException | None) -> bool:
+    def _is_full(self, error: BaseException | None) -> bool:
         """Whether a full disk caused the error. numpy and torch lose the errno: they are known by the free space."""
         while error is not None:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -169,12 +170,6 @@ class ArtifactStore:
                 return True
             error = error.__cause__ or error.__context__
         return False
-
-    def _disk_full(self) -> DiskFull:
-        return DiskFull(
-            f"no room left for the store {self.root} ({self._free():,} bytes free); free some, or choose another "
-            "--store, and run the same command again: finished steps are kept"
-        )
 
     def _free(self) -> int:
         return shutil.disk_usage(self.root).free
@@ -187,13 +182,8 @@ class ArtifactStore:
         with suppress(OSError):  # a disk too full for this note has already been reported
             write_text_whole(self.failure_path(key), json.dumps(entry, indent=1))
 
-    def failure(self, key: str) -> dict[str, str] | None:
-        """The last recorded failure of this artifact's step, gone once it succeeds."""
-        path = self.failure_path(key)
-        return json.loads(path.read_text()) if path.exists() else None
-
     def failure_path(self, key: str) -> Path:
-        """Where that failure is recorded."""
+        """Where the last failure of this artifact's step is recorded, until it succeeds."""
         return self.root / "failures" / f"{key}.json"
 
     def _folder(self, key: str) -> Path:

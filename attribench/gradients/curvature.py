@@ -17,7 +17,6 @@ is 0, since neither data nor query ask for one; where it is not, the step would 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -35,15 +34,7 @@ Bases = Mapping[str, tuple[Tensor, Tensor]]
 # ---------------------------------------------------------------------------------------- inverting
 
 
-class Curvature(ABC):
-    """F of a model's layers."""
-
-    @abstractmethod
-    def solve(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """F⁻¹g: float64 [out, in] of every layer. Raises MethodError where an entry of F is 0 and the gradient is not."""
-
-
-class Identity(Curvature):
+class Identity:
     """F = I: plain gradient steps."""
 
     def solve(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -51,28 +42,17 @@ class Identity(Curvature):
 
 
 @dataclass(frozen=True)
-class Diagonal(Curvature):
-    """F = diag E[G ∘ G]."""
-
-    squares: Mapping[str, Tensor]
-    """E[G ∘ G] of every layer, [out, in] float64."""
-    damping: float = 0.0
-    """Times the layer's mean, added to every entry."""
-
-    def solve(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: _divide(name, g.double(), self.squares[name], self.damping) for name, g in gradients.items()}
-
-
-@dataclass(frozen=True)
-class EkFac(Curvature):
-    """F = (U_A ⊗ U_G) diag Λ (U_A ⊗ U_G)ᵀ."""
+class EkFac:
+    """F = (U_A ⊗ U_G) diag Λ (U_A ⊗ U_G)ᵀ; of a layer without bases F = diag E[G ∘ G]."""
 
     squares: Mapping[str, Tensor]
     """Λ of every layer, [out, in] float64."""
     bases: Bases
-    damping: float = 0.1
+    damping: float
+    """Times the layer's mean, added to every entry."""
 
     def solve(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """F⁻¹g: float64 [out, in] of every layer. Raises MethodError where an entry of F is 0 and the gradient is not."""
         solved = {}
         for name, g in gradients.items():
             if name not in self.bases:
@@ -81,6 +61,9 @@ class EkFac(Curvature):
             left, right = (basis.double() for basis in self.bases[name])
             solved[name] = left @ _divide(name, left.T @ g.double() @ right, self.squares[name], self.damping) @ right.T
         return solved
+
+
+Curvature = Identity | EkFac
 
 
 def _divide(name: str, g: Tensor, squares: Tensor, damping: float) -> Tensor:
@@ -127,24 +110,19 @@ def covariances(factors: Mapping[str, Factor], names: Sequence[str]) -> Tensor:
 
 def eigenbases(matrices: Tensor, shapes: Mapping[str, tuple[int, int]]) -> Tensor:
     """The eigenvectors of what `covariances` gave for layers of these shapes, laid out alike."""
-    sides = [side for shape in shapes.values() for side in shape]
-    parts = matrices.split([side * side for side in sides])
     # the sums' scale is that of a squared loss gradient; eigh is happier near 1, and eigenvectors know no scale
     found = [
-        torch.linalg.eigh((part / part.abs().max().clamp(min=torch.finfo(part.dtype).tiny)).reshape(side, side)).eigenvectors
-        for part, side in zip(parts, sides, strict=True)
+        torch.linalg.eigh(matrix / matrix.abs().max().clamp(min=torch.finfo(matrix.dtype).tiny)).eigenvectors
+        for sides in split_bases(matrices, shapes).values()
+        for matrix in sides
     ]
     return torch.cat([vectors.flatten() for vectors in found]) if found else matrices
 
 
 def split_bases(vectors: Tensor, shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[Tensor, Tensor]]:
     """U_G and U_A of each layer from what `eigenbases` gave."""
-    found, start = {}, 0
-    for name, (out, columns) in shapes.items():
-        middle, end = start + out * out, start + out * out + columns * columns
-        found[name] = vectors[start:middle].reshape(out, out), vectors[middle:end].reshape(columns, columns)
-        start = end
-    return found
+    parts = iter(vectors.split([side * side for shape in shapes.values() for side in shape]))
+    return {name: tuple(next(parts).reshape(side, side) for side in shape) for name, shape in shapes.items()}
 
 
 def split_entries(entries: Tensor, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:

@@ -8,9 +8,9 @@ not depend on how rows are batched. Nothing here knows how features are stored o
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from attribench.diffusion import noise
 from attribench.diffusion.model import DiffusionModel
 from attribench.errors import MethodError
-from attribench.gradients.factors import Factor, is_supported, record
+from attribench.gradients.factors import Factor, by_vmap, is_supported, record
 from attribench.gradients.groups import Group, layers_of
 from attribench.gradients.outputs import OutputFunction, output, squared_error
-from attribench.gradients.per_sample import by_vmap
 
 Spacing = Literal["uniform", "cumulative", "random", "stratified"]
 
@@ -69,20 +68,15 @@ class Sample:
     """[1, h, w], 1 where the prediction counts (`region.query_mask`). None: everywhere."""
 
 
-class Contexts:
-    """Hidden states [length, d_text] of prompts, each encoded alone, since a text encoder's rounding depends on its batch."""
+def contexts_of(model: DiffusionModel) -> Callable[[str], Tensor]:
+    """Hidden states [length, d_text] of a prompt, encoded alone, since a text encoder's rounding depends on its batch."""
 
-    def __init__(self, model: DiffusionModel) -> None:
-        self._model = model
-        self._kept: dict[str, Tensor] = {}
+    @lru_cache(maxsize=PROMPTS)
+    @torch.no_grad()
+    def context(prompt: str) -> Tensor:
+        return model.encode_prompts([prompt])[0]
 
-    def __getitem__(self, prompt: str) -> Tensor:
-        if prompt not in self._kept:
-            while len(self._kept) >= PROMPTS:
-                del self._kept[next(iter(self._kept))]
-            with torch.no_grad():
-                self._kept[prompt] = self._model.encode_prompts([prompt])[0]
-        return self._kept[prompt]
+    return context
 
 
 @dataclass(frozen=True)
@@ -108,16 +102,13 @@ class GradientReader:
     ) -> None:  # fmt: skip
         self.model, self.function, self.normalize, self.precision, self.rows = model, function, normalize, precision, rows
         self.layers = layers_of(model.unet, group)
-        self.n_parameters = sum(p.numel() for layer in self.layers.values() for p in layer.parameters(recurse=False))
+        self.shapes = {name: _shape(layer) for name, layer in self.layers.items()}
+        """(out, in) of each layer's gradient, a bias counted as one more input."""
+        self.n_parameters = sum(out * columns for out, columns in self.shapes.values())
         self._by_factors = {} if vmap else {name: la for name, la in self.layers.items() if is_supported(la)}
         self._by_vmap = {name: layer for name, layer in self.layers.items() if name not in self._by_factors}
         self._alphas = model.scheduler.alphas_cumprod.to(model.device)
-        self._contexts = Contexts(model)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of each layer's gradient, a bias counted as one more input."""
-        return {name: _shape(layer) for name, layer in self.layers.items()}
+        self._context = contexts_of(model)
 
     def read(self, samples: Iterable[Sample], project: Callable[[Mapping[str, Factor]], Tensor]) -> Iterator[Gradients]:
         """The samples' gradients in batches, in order. Raises MethodError for a sample whose value is not finite."""
@@ -154,17 +145,18 @@ class GradientReader:
         if not seen:
             with torch.no_grad():
                 run()
-        self._require_finite(errors[0], batch, k)
+        of_rows = errors[0].unflatten(0, (len(batch), k))
+        _require_finite(of_rows, batch)
         weights = torch.full((len(rows[0]),), share, device=self.model.device)
-        per_row = self._vmap_factors(rows, torch.ones_like(weights), 1) if self._by_vmap and self.normalize else {}
         if self.normalize:
             squares = [recorded.squared_norms() for recorded in seen.values()]
+            per_row = self._vmap_factors(rows, torch.ones_like(weights), 1)
             squares += [factor.matrix().square().sum(dim=(1, 2)) for factor in per_row.values()]
             norm = torch.stack(squares).sum(dim=0).sqrt()
             weights = torch.where(norm > 0, weights / norm, 0.0)
         factors = {name: recorded.factor(k, weights, same_input=name.endswith(_PROMPT_LAYER)) for name, recorded in seen.items()}
         factors |= self._vmap_factors(rows, weights, k)
-        return {name: factors[name] for name in self.layers}, errors[0].unflatten(0, (len(batch), k))
+        return {name: factors[name] for name in self.layers}, of_rows
 
     # --------------------------------------------------------------------------------------- rows
 
@@ -175,7 +167,7 @@ class GradientReader:
         drawn = torch.cat([sample.noise[part] for sample in batch]).to(device)
         steps = torch.tensor([t for sample in batch for t in sample.timesteps[part]], device=device)
         k = len(steps) // len(batch)
-        contexts = torch.stack([self._contexts[sample.prompt] for sample in batch]).repeat_interleave(k, dim=0)
+        contexts = torch.stack([self._context(sample.prompt) for sample in batch]).repeat_interleave(k, dim=0)
         noisy = self.model.scheduler.add_noise(latents, drawn, steps)
         epsilon = self.model.scheduler.config.prediction_type == "epsilon"
         target = drawn if epsilon else self.model.scheduler.get_velocity(latents, drawn, steps)
@@ -194,26 +186,23 @@ class GradientReader:
         return output(self.function, prediction, target, steps, self._alphas.to(target.dtype), *mask)
 
     def _vmap_factors(self, rows: Sequence[Tensor], weights: Tensor, k: int) -> dict[str, Factor]:
-        if not self._by_vmap:
-            return {}
-        return by_vmap(self.model.unet, self._by_vmap, self._values, rows, weights, k)
+        return by_vmap(self.model.unet, self._by_vmap, self._values, rows, weights, k) if self._by_vmap else {}
 
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        if self.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(torch.device(self.model.device).type, dtype=torch.bfloat16)
-
-    def _require_finite(self, errors: Tensor, batch: Sequence[Sample], k: int) -> None:
-        bad = ~torch.isfinite(errors.unflatten(0, (len(batch), k))).all(dim=1)
-        if bad.any():
-            names = [sample.id for sample, is_bad in zip(batch, bad.tolist(), strict=True) if is_bad]
-            raise MethodError(
-                f"the model's loss is not finite for {len(names)} pictures, the first {names[0]!r}; "
-                "its weights are broken or its training diverged: train it again with a lower learning rate"
-            )
+    def _autocast(self) -> torch.autocast:
+        device = torch.device(self.model.device).type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 def _shape(layer: nn.Module) -> tuple[int, int]:
-    parameters = list(layer.parameters(recurse=False))
-    out = parameters[0].shape[0]
-    return out, sum(parameter.numel() for parameter in parameters) // out
+    sizes = [(len(parameter), parameter.numel()) for parameter in layer.parameters(recurse=False)]
+    out = sizes[0][0]
+    return out, sum(size for _, size in sizes) // out
+
+
+def _require_finite(errors: Tensor, batch: Sequence[Sample]) -> None:
+    bad = (~errors.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
+    if bad:
+        raise MethodError(
+            f"the model's loss is not finite for {len(bad)} pictures, the first {batch[bad[0]].id!r}; "
+            "its weights are broken or its training diverged: train it again with a lower learning rate"
+        )

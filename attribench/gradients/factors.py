@@ -13,11 +13,12 @@ over patches, and projecting patches is a convolution. Rows of one sample lie ne
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from attribench.errors import MethodError
@@ -163,12 +164,11 @@ class Recorded:
         otherwise from the matrix.
         """
         factor = self.factor(1)
-        if isinstance(factor, MatrixFactor):
-            return factor.values.square().sum(dim=(1, 2))
-        x, g = factor.positions()
-        if x.shape[1] >= min(factor.shape):
-            return (g.transpose(1, 2) @ x).square().sum(dim=(1, 2))
-        return ((x @ x.transpose(1, 2)) * (g @ g.transpose(1, 2))).sum(dim=(1, 2))
+        if not isinstance(factor, MatrixFactor):
+            x, g = factor.positions()
+            if x.shape[1] < min(factor.shape):
+                return ((x @ x.mT) * (g @ g.mT)).sum(dim=(1, 2))
+        return factor.matrix().square().sum(dim=(1, 2))
 
     def factor(self, rows: int, weights: Tensor | None = None, same_input: bool = False) -> Factor:
         """The gradients of samples of `rows` rows each, every row counted by its weight [N] (1 if None).
@@ -182,12 +182,9 @@ class Recorded:
         if isinstance(self.layer, nn.Conv2d):
             return ConvolutionFactor(self.input, g, self.layer, rows)
         if isinstance(self.layer, nn.Linear):
-            bias = self.layer.bias is not None
-            x = self.input.flatten(1, -2) if self.input.dim() > 2 else self.input[:, None]
-            g = g.flatten(1, -2) if g.dim() > 2 else g[:, None]  # [N, positions, …]
-            if same_input:
-                return PositionsFactor(x[::rows], g.unflatten(0, (-1, rows)).sum(dim=1), bias)
-            return PositionsFactor(x.unflatten(0, (-1, rows)).flatten(1, 2), g.unflatten(0, (-1, rows)).flatten(1, 2), bias)
+            x, g = (side.reshape(len(side) // rows, rows, -1, side.shape[-1]) for side in (self.input, g))  # [n, K, positions, …]
+            x, g = (x[:, 0], g.sum(dim=1)) if same_input else (x.flatten(1, 2), g.flatten(1, 2))
+            return PositionsFactor(x, g, self.layer.bias is not None)
         return MatrixFactor(_normalization_gradient(self.layer, self.input, g).unflatten(0, (-1, rows)).sum(dim=1))
 
 
@@ -204,7 +201,7 @@ def _normalization_gradient(layer: nn.Module, inputs: Tensor, g: Tensor) -> Tens
 
 
 def is_supported(layer: nn.Module) -> bool:
-    """Whether factors are known for this kind of layer; the others need `per_sample.by_vmap`."""
+    """Whether factors are known for this kind of layer; the others need `by_vmap`."""
     match layer:
         case nn.Linear() | nn.GroupNorm():
             return True
@@ -246,4 +243,39 @@ def record(layers: Mapping[str, nn.Module], run: Callable[[], Tensor]) -> dict[s
     return {
         name: Recorded(layers[name], seen[name][0], torch.zeros_like(result) if g is None else g)
         for (name, (_, result)), g in zip(seen.items(), gradients, strict=True)
+    }
+
+
+# ---------------------------------------------------------------------------------- row by row
+
+Values = Callable[[Callable[..., Tensor], Sequence[Tensor]], Tensor]
+"""(module or a functional form of it, row tensors [N, …]) -> values [N], each row's value from that row alone."""
+
+
+def by_vmap(
+    module: nn.Module, layers: Mapping[str, nn.Module], values: Values, rows: Sequence[Tensor], weights: Tensor, k: int
+) -> dict[str, Factor]:
+    """The exact gradients of samples of `k` rows each, row n counted by weights [N]; layer by layer [n, out, in (+1)].
+
+    For any module: the oracle that factors are held against, and their fallback. Memory: one gradient of all layers per
+    row. Raises what torch.func raises for a module it cannot transform.
+    """
+    own = {name: dict(layer.named_parameters(recurse=False)) for name, layer in layers.items()}
+    parameters = {f"{name}.{part}": p.detach() for name, parts in own.items() for part, p in parts.items()}
+
+    def value(parameters: Mapping[str, Tensor], *row: Tensor) -> Tensor:
+        def call(*args: Tensor, **kwargs: Tensor) -> Tensor:
+            return functional_call(module, parameters, args, kwargs)
+
+        return values(call, [tensor[None] for tensor in row])[0]
+
+    per_row = vmap(grad(value), in_dims=(None, *[0] * len(rows)))(parameters, *rows)
+
+    def summed(name: str, parameter: Tensor) -> Tensor:
+        weighted = per_row[name].flatten(1) * weights[:, None]
+        return weighted.unflatten(0, (-1, k)).sum(dim=1).unflatten(1, (len(parameter), -1))
+
+    return {
+        name: MatrixFactor(torch.cat([summed(f"{name}.{part}", parameter) for part, parameter in parts.items()], dim=2))
+        for name, parts in own.items()
     }

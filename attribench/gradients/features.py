@@ -8,16 +8,17 @@ on batches, order, workers or a resume.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from PIL.Image import Image, Transpose
+from PIL.Image import Transpose
 from torch import Tensor
 
-from attribench.data import Queries
+from attribench.data import Queries, TrainingImages
 from attribench.diffusion import noise
 from attribench.diffusion.model import DiffusionModel
 from attribench.files.state import State
@@ -25,22 +26,10 @@ from attribench.gradients.diffusion import GradientReader, Sample, Spacing, time
 from attribench.gradients.factors import Factor
 from attribench.gradients.groups import Group
 from attribench.gradients.outputs import OutputFunction
-from attribench.gradients.projection import Projection, Projector
+from attribench.gradients.projection import Projection
 from attribench.gradients.region import query_mask
-from attribench.gradients.store import FeatureRows, FeatureStore, FeatureWriter, StoreDtype
+from attribench.gradients.store import FeatureRows, FeatureWriter, StoreDtype
 from attribench.interface import Access, Ensemble, Features, Study
-
-
-@dataclass(frozen=True)
-class _Project:
-    """The projector as one model of an ensemble uses it."""
-
-    projector: Projector
-    model_id: int
-    scale: float
-
-    def __call__(self, factors: Mapping[str, Factor]) -> Tensor:
-        return self.projector(factors, model_id=self.model_id) * self.scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,41 +67,32 @@ class GradientFeatures(Features):
         return Ensemble(checkpoints=self.checkpoints, seeds=self.seeds)
 
     def of_training(self, study: Study, state: State) -> None:
-        pictures = study.train
-        versions = 2 if study.flips else 1
+        n = len(study.train)
 
-        def samples(model: DiffusionModel, start: int) -> Iterator[Sample]:
-            for row in range(start, versions * len(pictures)):
-                version, i = divmod(row, len(pictures))
-                picture = pictures[i].transpose(Transpose.FLIP_LEFT_RIGHT) if version else pictures[i]
-                yield self._sample(study, model, pictures.ids[i], pictures.prompts[i], picture, flip=bool(version))
+        def sample(model: DiffusionModel, row: int) -> Sample:
+            return self._sample(study, model, study.train, row % n, flip=row >= n)
 
-        self._keep(study, state, pictures.ids, versions, samples)
+        self._keep(study, state, study.train.ids, 2 if study.flips else 1, sample)
 
     def of_queries(self, study: Study, state: State, queries: Queries) -> None:
-        def samples(model: DiffusionModel, start: int) -> Iterator[Sample]:
-            for i in range(start, len(queries)):
-                yield self.query_sample(study, model, queries, i)
-
-        self._keep(study, state, queries.ids, 1, samples)
+        self._keep(study, state, queries.ids, 1, lambda model, i: self.query_sample(study, model, queries, i))
 
     def query_sample(self, study: Study, model: DiffusionModel, queries: Queries, i: int) -> Sample:
         """The rows that stand for query i; of one with a box, f counts there alone."""
-        whole = self._sample(study, model, queries.ids[i], queries.prompts[i], queries[i], flip=False)
-        return replace(whole, mask=query_mask(queries, i, model))
+        return replace(self._sample(study, model, queries, i), mask=query_mask(queries, i, model))
 
     # ------------------------------------------------------------------------------------ reading
 
     def rows(self, arrays: Mapping[str, np.ndarray], model: int, study: Study) -> FeatureRows:
         """φ of one model as a matrix [versions · n, k], image after image and then their mirror images."""
-        return FeatureStore.of(arrays, f"features-{model:02d}", self._identity(study)).rows()
+        return FeatureRows(arrays, f"features-{model:02d}", self._identity(study))
 
     def _identity(self, study: Study) -> str:
         return f"{self} of the study {study.id}"
 
     def _keep(
         self, study: Study, state: State, ids: Sequence[str], versions: int,
-        samples: Callable[[DiffusionModel, int], Iterator[Sample]],
+        sample: Callable[[DiffusionModel, int], Sample],
     ) -> None:  # fmt: skip
         for m, model in enumerate(study.models):
             reader = GradientReader(
@@ -124,19 +104,25 @@ class GradientFeatures(Features):
                 state, f"features-{m:02d}", ids, projector.dim,
                 identity=self._identity(study), versions=versions, dtype=self.stored,
             )  # fmt: skip
-            project = _Project(projector, m, scale)
-            for read in reader.read(samples(model, writer.written), project):
+
+            def project(factors: Mapping[str, Factor], projector=projector, m=m, scale=scale) -> Tensor:
+                return projector(factors, model_id=m) * scale
+
+            rows = range(writer.written, writer.rows)
+            for read in reader.read(map(partial(sample, model), rows), project):
                 errors = state.create(f"errors-{m:02d}", (writer.rows, read.errors.shape[1]))
                 errors[writer.written : writer.written + len(read.errors)] = read.errors.numpy()
                 errors.flush()
                 writer.append(read.features)
             if projector.blocks is not None:
-                sizes = [out * columns for out, columns in reader.shapes.values()]
-                state["layers"] = np.array(
-                    [(b.start, b.stop, size) for b, size in zip(projector.blocks.values(), sizes, strict=True)]
-                )
+                layers = zip(projector.blocks.values(), reader.shapes.values(), strict=True)
+                state["layers"] = np.array([(block.start, block.stop, out * columns) for block, (out, columns) in layers])
 
-    def _sample(self, study: Study, model: DiffusionModel, picture_id: str, prompt: str, picture: Image, *, flip: bool) -> Sample:
+    def _sample(
+        self, study: Study, model: DiffusionModel, pictures: TrainingImages | Queries, i: int, flip: bool = False
+    ) -> Sample:
+        picture_id, prompt = pictures.ids[i], pictures.prompts[i]
+        picture = pictures[i].transpose(Transpose.FLIP_LEFT_RIGHT) if flip else pictures[i]
         steps = timesteps_of(self.spacing, self.timesteps, model.n_timesteps, study.id, picture_id, flip)
         latent, _ = model.latent_moments(model.pixels([picture]))
         return Sample(

@@ -21,17 +21,7 @@ from attribench.diffusion import noise
 from attribench.diffusion.model import DiffusionModel
 from attribench.errors import MethodError
 from attribench.files.state import State
-from attribench.gradients.curvature import (
-    Curvature,
-    Diagonal,
-    EkFac,
-    covariances,
-    eigenbases,
-    has_bases,
-    split_bases,
-    split_entries,
-    sum_of_squares,
-)
+from attribench.gradients.curvature import EkFac, covariances, eigenbases, has_bases, split_bases, split_entries, sum_of_squares
 from attribench.gradients.diffusion import GradientReader, Sample, timesteps_of
 from attribench.gradients.factors import Factor
 from attribench.gradients.groups import Group
@@ -65,7 +55,6 @@ class Fisher(Features):
 
     @property
     def name(self) -> str:
-        """What progress calls it."""
         return f"{self.kind} Fisher of {self.group}" + (", base model" if self.of == "base" else "")
 
     def of_training(self, study: Study, state: State) -> None:
@@ -86,12 +75,10 @@ class Fisher(Features):
     def of_queries(self, study: Study, state: State, queries: Queries) -> None:
         """Nothing: curvature is the training loss's."""
 
-    def curvature(self, arrays: Mapping[str, np.ndarray], reader: GradientReader, damping: float) -> Curvature:
+    def curvature(self, arrays: Mapping[str, np.ndarray], reader: GradientReader, damping: float) -> EkFac:
         """F from what was kept, for the layers of `reader`."""
         squares = split_entries(torch.from_numpy(np.array(arrays["squares"])).to(reader.model.device), reader.shapes)
-        if self.kind == "diagonal":
-            return Diagonal(squares, damping)
-        return EkFac(squares, self._bases(arrays, reader), damping)
+        return EkFac(squares, self._bases(arrays, reader) if self.kind == "ekfac" else {}, damping)
 
     def _bases(self, arrays: Mapping[str, np.ndarray], reader: GradientReader) -> dict[str, tuple[Tensor, Tensor]]:
         return split_bases(torch.from_numpy(np.array(arrays["bases"])).to(reader.model.device), _with_bases(reader))

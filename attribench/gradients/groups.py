@@ -37,9 +37,7 @@ def layers_of(unet: nn.Module, group: Group) -> dict[str, nn.Module]:
         and (group == "lora" or not _ADAPTER.search(name))
     }
     if not found:
-        advice = {
-            "lora": "load a model with low-rank adapters, or take another group",
-            "full": "is this a UNet?",
-        }.get(group, "the model has no such attention; take the group full")
-        raise MethodError(f"the group {group!r} names no parameter of this {type(unet).__name__}: {advice}")
+        advice = {"lora": "load a model with low-rank adapters, or take another group", "full": "is this a UNet?"}
+        advised = advice.get(group, "the model has no such attention; take the group full")
+        raise MethodError(f"the group {group!r} names no parameter of this {type(unet).__name__}: {advised}")
     return found

@@ -33,8 +33,6 @@ LambdaUnit = Literal["absolute", "relative"]
 
 BLOCK = 2**19
 """Numbers of Φ in memory at a time (4 MiB in float64)."""
-
-
 MEAN_COLUMNS = 4096
 """Columns of the inverse that its mean absolute entry is taken over, at most."""
 
@@ -98,18 +96,14 @@ class RidgeKernel:
         return cls(n, k, values.clamp_(min=0), vectors)  # what is below 0 is rounding
 
     def save(self, state: State, name: str) -> None:
-        """Keep it as three arrays; the sizes come last, so that after a kill `saved` is not true too early."""
+        """Keep it as three arrays; the sizes come last, so that after a kill `load` takes no half of it."""
         state[f"{name}.values"], state[f"{name}.vectors"] = self.values, self.vectors
         state[f"{name}.sizes"] = np.array([self.n, self.k])
-
-    @staticmethod
-    def saved(state: Mapping[str, np.ndarray], name: str) -> bool:
-        return f"{name}.sizes" in state
 
     @classmethod
     def load(cls, state: Mapping[str, np.ndarray], name: str, device: Device = "cpu") -> Self:
         """Read one that `save` kept. Raises MethodError where there is none."""
-        if not cls.saved(state, name):
+        if f"{name}.sizes" not in state:
             raise MethodError(f"no kernel {name!r} was kept; fit the method before it scores")
         n, k = (int(size) for size in state[f"{name}.sizes"])
         values, vectors = (torch.from_numpy(np.array(state[f"{name}.{part}"])).to(device) for part in ("values", "vectors"))
@@ -188,9 +182,7 @@ class RidgeKernel:
     def mean_absolute_inverse(self, features: Rows, lambdas: Sequence[float]) -> Tensor:
         """The mean of |(ΦᵀΦ + λI)⁻¹| over its k·k entries, by which traker 0.3.2 divides the inverse: [L] float64.
 
-        Above k = 4,096 the mean is over at most that many evenly spaced columns, which a random projection makes
-        alike.
-
+        Above k = 4,096 the mean is over at most that many evenly spaced columns, which a random projection makes alike.
         It takes blocks of columns. In the dual case it reads Φ twice for each block, and once more for each λ.
         """
         self._check(features, features)
@@ -199,18 +191,16 @@ class RidgeKernel:
         every = math.ceil(self.k / MEAN_COLUMNS)
         for start in range(0, self.k, width * every):
             columns = slice(start, min(start + width * every, self.k), every)
-            inverses = self._primal_inverse(columns, damped) if self.primal else self._dual_inverse(columns, features, damping)
+            if self.primal:  # U (w + λ)⁻¹ Uᵀ
+                inverses = ((self.vectors / shifted) @ self.vectors[columns].T for shifted in damped)
+            else:
+                inverses = self._dual_inverse(columns, features, damping)
             for i, entries in enumerate(inverses):
                 total[i] += entries.abs().sum()
         return total / (self.k * len(range(0, self.k, every)))
 
-    def _primal_inverse(self, columns: slice, damped: Tensor) -> Iterator[Tensor]:
-        """Columns of (ΦᵀΦ + λI)⁻¹ = U (w + λ)⁻¹ Uᵀ, for each λ: [k, columns]."""
-        for shifted in damped:
-            yield (self.vectors / shifted) @ self.vectors[columns].T
-
     def _dual_inverse(self, columns: slice, features: Rows, damping: Tensor) -> Iterator[Tensor]:
-        """The same from n x n: (ΦᵀΦ + λI)⁻¹ = (I - Φᵀ (ΦΦᵀ + λI)⁻¹ Φ) / λ."""
+        """Columns of (ΦᵀΦ + λI)⁻¹ = (I - Φᵀ (ΦΦᵀ + λI)⁻¹ Φ) / λ for each λ: [k, columns]."""
         device = self.values.device
         rotated = self.vectors.T @ torch.cat([part[:, columns].double() for _, part in blocks(features, device)])
         for value in damping:

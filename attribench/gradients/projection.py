@@ -16,24 +16,30 @@ What is drawn depends on (seed, layer, side, model_id) alone, is drawn on the CP
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from itertools import accumulate
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from attribench.diffusion.noise import seed_of
 from attribench.errors import MethodError, Unavailable
 from attribench.gradients.factors import Factor
-from attribench.gradients.random_matrices import Distribution, Sketch, side_matrix
 
 Kind = Literal["none", "trak", "sjlt", "factored", "layerwise"]
+Distribution = Literal["normal", "rademacher", "orthogonal"]
 Device = str | torch.device
 Shapes = Mapping[str, tuple[int, int]]
 """(out, in) of each layer, in the order in which gradients are flattened."""
+
+MAX_BATCH = 32
+"""TRAKer's default `proj_max_batch_size`; it decides how parameters are cut into chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,43 +58,25 @@ class Projection:
 
     def projector(self, shapes: Shapes, device: Device) -> Projector:
         """The projector for layers of these shapes. Raises MethodError for fields that cannot be."""
-        return make_projector(
-            self.kind, shapes, self.dim, seed=self.seed, device=device,
-            factor_dim=self.factor_dim, sparsity=self.sparsity, distribution=self.distribution,
-        )  # fmt: skip
-
-
-def make_projector(
-    kind: Kind, shapes: Shapes, dim: int | None, *, seed: int, device: Device,
-    factor_dim: int = 128, sparsity: int = 1, distribution: Distribution | None = None,
-) -> Projector:  # fmt: skip
-    """A projector from gradients of layers with these shapes to `dim` numbers; see `Projection` for the rest."""
-    if kind not in get_args(Kind):
-        raise MethodError(f"no projection is called {kind!r}; use one of {', '.join(get_args(Kind))}")
-    if not shapes:
-        raise MethodError("there are no layers to project the gradients of; name a parameter group that the model has")
-    if kind in ("none", "layerwise"):
-        if dim is not None:
-            raise MethodError(f"projection {kind!r} has the dimension of its layers, yet dim={dim} is asked; set dim to None")
-    elif dim is None or dim < 1:
-        raise MethodError(f"projection {kind!r} needs a dimension of at least 1, not {dim}; 2048 is usual")
-    if factor_dim < 1:
-        raise MethodError(f"factor_dim must be at least 1, not {factor_dim}; 64 is usual")
-    if kind in ("sjlt", "factored") and not 1 <= sparsity <= dim:
-        raise MethodError(f"sparsity must lie between 1 and dim={dim}, not {sparsity}; 1 is usual")
-    if distribution is not None and distribution not in get_args(Distribution):
-        raise MethodError(f"no distribution is called {distribution!r}; use one of {', '.join(get_args(Distribution))}")
-    two_sided = (factor_dim, distribution or "orthogonal")
-    match kind:
-        case "none":
-            return Exact(shapes, device)
-        case "trak":
-            return Trak(shapes, device, dim, seed, distribution)
-        case "sjlt":
-            return Sparse(shapes, device, dim, seed, sparsity)
-        case "factored":
-            return Factored(shapes, device, dim, seed, sparsity, *two_sided)
-    return Layerwise(shapes, device, seed, *two_sided)
+        kind, dim = self.kind, self.dim
+        if kind not in get_args(Kind):
+            raise MethodError(f"no projection is called {kind!r}; use one of {', '.join(get_args(Kind))}")
+        if not shapes:
+            raise MethodError("there are no layers to project the gradients of; name a parameter group that the model has")
+        if kind in ("none", "layerwise"):
+            if dim is not None:
+                raise MethodError(f"projection {kind!r} has the dimension of its layers, yet dim={dim} is asked; set dim to None")
+        elif dim is None or dim < 1:
+            raise MethodError(f"projection {kind!r} needs a dimension of at least 1, not {dim}; 2048 is usual")
+        if self.factor_dim < 1:
+            raise MethodError(f"factor_dim must be at least 1, not {self.factor_dim}; 64 is usual")
+        if kind in ("sjlt", "factored") and not 1 <= self.sparsity <= dim:
+            raise MethodError(f"sparsity must lie between 1 and dim={dim}, not {self.sparsity}; 1 is usual")
+        if self.distribution is not None and self.distribution not in get_args(Distribution):
+            names = ", ".join(get_args(Distribution))
+            raise MethodError(f"no distribution is called {self.distribution!r}; use one of {names}")
+        classes = {"trak": Trak, "sjlt": Mixed, "factored": Mixed, "none": Layerwise, "layerwise": Layerwise}
+        return classes[kind](shapes, device, self)
 
 
 class Projector(ABC):
@@ -116,48 +104,13 @@ class Projector(ABC):
     @abstractmethod
     def _project(self, factors: dict[str, Factor], model_id: int) -> Tensor: ...
 
-    def _keep_apart(self, sizes: Mapping[str, int]) -> None:
-        ends = dict(zip(sizes, np.cumsum(list(sizes.values())).tolist(), strict=True))
-        self.blocks = {name: slice(ends[name] - size, ends[name]) for name, size in sizes.items()}
-        self.dim = sum(sizes.values())
-
-
-class RandomPerLayer(Projector):
-    """A projector that draws something for each layer. One model's draws are kept: models are read one by one."""
-
-    _kept: tuple[int, dict[str, Any]] | None = None
-
-    @abstractmethod
-    def draw(self, name: str, shape: tuple[int, int], model_id: int) -> Any:
-        """What is random about one layer, on `device`."""
-
-    def drawn(self, model_id: int) -> dict[str, Any]:
-        """What was drawn for this model, by layer."""
-        if self._kept is None or self._kept[0] != model_id:
-            self._kept = None  # first let go of the other model's
-            self._kept = model_id, {name: self.draw(name, shape, model_id) for name, shape in self.shapes.items()}
-        return self._kept[1]
-
-
-def _flat(factors: Mapping[str, Factor]) -> Tensor:
-    """The exact gradients [n, parameters] float32, layer after layer."""
-    return torch.cat([factor.matrix().flatten(1).float() for factor in factors.values()], dim=1)
-
-
-class Exact(Projector):
-    def __init__(self, shapes: Shapes, device: Device) -> None:
-        super().__init__(shapes, device)
-        self._keep_apart({name: out * columns for name, (out, columns) in self.shapes.items()})
-
-    def _project(self, factors: dict[str, Factor], model_id: int) -> Tensor:
-        return _flat(factors)
-
 
 class Trak(Projector):
     """trak 0.3.2's projectors, made as TRAKer(use_half_precision=False).init_projector makes them."""
 
-    def __init__(self, shapes: Shapes, device: Device, dim: int, seed: int, distribution: Distribution | None) -> None:
+    def __init__(self, shapes: Shapes, device: Device, projection: Projection) -> None:
         super().__init__(shapes, device)
+        dim, seed, distribution = projection.dim, projection.seed, projection.distribution
         if distribution == "orthogonal":
             raise MethodError("the trak projector draws 'normal' or 'rademacher' numbers, not 'orthogonal'; choose one of these")
         try:
@@ -184,46 +137,40 @@ class Trak(Projector):
         self._projector = projectors.ChunkedCudaProjector(parts, largest, sizes, MAX_BATCH, self.device, torch.float32)
 
     def _project(self, factors: dict[str, Factor], model_id: int) -> Tensor:
-        if not self._chunked:
-            return self._projector.project(_flat(factors), model_id=model_id)
         layers = {name: factor.matrix().float() for name, factor in factors.items()}
+        if not self._chunked:
+            return self._projector.project(torch.cat([g.flatten(1) for g in layers.values()], dim=1), model_id=model_id)
         n = next(iter(layers.values())).shape[0]  # its input buffer holds MAX_BATCH samples and cuts off the rest
         batches = ({name: g[i : i + MAX_BATCH] for name, g in layers.items()} for i in range(0, n, MAX_BATCH))
         return torch.cat([self._projector.project(batch, model_id=model_id) for batch in batches])
 
 
-MAX_BATCH = 32
-"""TRAKer's default `proj_max_batch_size`; it decides how parameters are cut into chunks."""
+class Layerwise(Projector):
+    """LᵀGR of each layer, where a side that is short enough is kept exactly: for "none" each is."""
 
-
-class Sparse(RandomPerLayer):
-    def __init__(self, shapes: Shapes, device: Device, dim: int, seed: int, sparsity: int) -> None:
+    def __init__(self, shapes: Shapes, device: Device, projection: Projection) -> None:
         super().__init__(shapes, device)
-        self.dim, self._seed, self._sparsity = dim, seed, sparsity
+        self._projection, self._kept = projection, None
+        self._longest = projection.factor_dim if projection.kind in ("layerwise", "factored") else math.inf
+        self._sizes = {name: math.prod(min(side, self._longest) for side in shape) for name, shape in self.shapes.items()}
+        ends = accumulate(self._sizes.values())
+        self.blocks = {name: slice(end - size, end) for (name, size), end in zip(self._sizes.items(), ends, strict=True)}
+        self.dim = sum(self._sizes.values())
 
-    def draw(self, name: str, shape: tuple[int, int], model_id: int) -> Sketch:
-        key = ("sjlt", self._seed, name, model_id)
-        return Sketch(shape[0] * shape[1], self.dim, self._sparsity, self.device, *key)
+    def drawn(self, model_id: int) -> dict[str, tuple]:
+        """What is random about each layer, on `device`. One model's draws are kept: models are read one by one."""
+        if self._kept is None or self._kept[0] != model_id:
+            self._kept = None  # first let go of the other model's
+            self._kept = model_id, {name: self._draw(name, model_id) for name in self.shapes}
+        return self._kept[1]
 
-    def _project(self, factors: dict[str, Factor], model_id: int) -> Tensor:
-        out = torch.zeros(next(iter(factors.values())).n, self.dim, device=self.device)
-        for name, sketch in self.drawn(model_id).items():
-            sketch.add(factors[name].matrix().flatten(1), out)
-        return out
-
-
-class Layerwise(RandomPerLayer):
-    def __init__(self, shapes: Shapes, device: Device, seed: int, factor_dim: int, distribution: Distribution) -> None:
-        super().__init__(shapes, device)
-        self._seed, self._factor_dim, self._distribution = seed, factor_dim, distribution
-        self._keep_apart({name: min(out, factor_dim) * min(columns, factor_dim) for name, (out, columns) in self.shapes.items()})
-
-    def draw(self, name: str, shape: tuple[int, int], model_id: int) -> tuple[Tensor | None, Tensor | None]:
+    def _draw(self, name: str, model_id: int) -> tuple:
+        of, longest = self._projection, self._longest
         return tuple(
-            None  # a side that is short enough is kept exactly
-            if length <= self._factor_dim
-            else side_matrix(length, self._factor_dim, self._distribution, self._seed, name, side, model_id).to(self.device)
-            for length, side in zip(shape, ("left", "right"), strict=True)
+            None
+            if length <= longest
+            else side_matrix(length, longest, of.distribution or "orthogonal", of.seed, name, side, model_id).to(self.device)
+            for length, side in zip(self.shapes[name], ("left", "right"), strict=True)
         )
 
     def _project(self, factors: dict[str, Factor], model_id: int) -> Tensor:
@@ -231,17 +178,75 @@ class Layerwise(RandomPerLayer):
         return torch.cat([factor.two_sided(*sides[name]).flatten(1).float() for name, factor in factors.items()], dim=1)
 
 
-class Factored(Projector):
-    def __init__(self, shapes: Shapes, device: Device, dim: int, seed: int, sparsity: int, *two_sided: Any) -> None:
-        super().__init__(shapes, device)
-        self.dim = dim
-        self._layerwise = Layerwise(shapes, device, seed, *two_sided)
-        small = {name: (1, block.stop - block.start) for name, block in self._layerwise.blocks.items()}
-        self._mix = Sparse(small, device, dim, seed, sparsity)
+class Mixed(Layerwise):
+    """The same, all layers mixed to `dim` sums."""
+
+    def __init__(self, shapes: Shapes, device: Device, projection: Projection) -> None:
+        super().__init__(shapes, device, projection)
+        self.blocks, self.dim = None, projection.dim
+
+    def _draw(self, name: str, model_id: int) -> tuple:
+        of = self._projection
+        sketch = Sketch(self._sizes[name], self.dim, of.sparsity, self.device, "sjlt", of.seed, name, model_id)
+        return *super()._draw(name, model_id), sketch
 
     def _project(self, factors: dict[str, Factor], model_id: int) -> Tensor:
-        sides, mix = self._layerwise.drawn(model_id), self._mix.drawn(model_id)
         out = torch.zeros(next(iter(factors.values())).n, self.dim, device=self.device)
-        for name, factor in factors.items():
-            mix[name].add(factor.two_sided(*sides[name]).flatten(1), out)
+        for name, (left, right, sketch) in self.drawn(model_id).items():
+            sketch.add(factors[name].two_sided(left, right).flatten(1), out)
         return out
+
+
+# ------------------------------------------------------------------------------- random matrices
+
+
+def side_matrix(length: int, dim: int, distribution: Distribution, *key: str | int) -> Tensor:
+    """A random matrix R [length, dim] float32 with E[RRᵀ] = I, on the CPU.
+
+    "orthogonal" takes a random subspace, scaled: its variance is that of "normal" times about 1 - dim/length.
+    """
+    generator = torch.Generator().manual_seed(seed_of("two-sided", distribution, *key))
+    if distribution == "rademacher":
+        return (torch.randint(0, 2, (length, dim), generator=generator).float() * 2 - 1) / math.sqrt(dim)
+    normal = torch.randn(length, dim, generator=generator, dtype=torch.float64)
+    if distribution == "normal":
+        return (normal / math.sqrt(dim)).float()
+    return (torch.linalg.qr(normal).Q * math.sqrt(length / dim)).float()
+
+
+class Sketch:
+    """A sparse ±1/√s matrix S [size, dim] with s non-zeros per row, kept as indices and signs: 5·s·size bytes.
+
+    The dim sums are cut into s ranges, and each range gets every coordinate once. Within a range, coordinates are
+    taken in windows; a window is permuted at random, signed, and cut into rows that are added up. So two coordinates
+    meet within a range with probability at most s/dim, as when each is hashed on its own, and the variance of an
+    inner product is no larger: (‖x‖²‖y‖² + ⟨x,y⟩²)/dim at most, whatever s. Unlike adding by index this needs no
+    atomic additions, hence is deterministic on CUDA, and it reads memory in windows that fit the cache.
+    """
+
+    WINDOW = 2**15
+
+    def __init__(self, size: int, dim: int, sparsity: int, device: torch.device, *key: str | int) -> None:
+        edges = [dim * i // sparsity for i in range(sparsity + 1)]
+        self.scale = 1 / math.sqrt(sparsity)
+        self.parts: list[tuple[int, int, Tensor, Tensor]] = []
+        for number, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+            generator = torch.Generator().manual_seed(seed_of(*key, number))
+            width = stop - start
+            slots = math.ceil(size / width) * width
+            window = max(1, self.WINDOW // width) * width
+            order = torch.empty(slots, dtype=torch.int32)
+            for i in range(0, slots, window):
+                order[i : i + window] = i + torch.randperm(min(window, slots - i), generator=generator, dtype=torch.int32)
+            sign = torch.randint(0, 2, (slots,), generator=generator, dtype=torch.int8).mul_(2).sub_(1)
+            sign[order >= size] = 0  # slots without a coordinate
+            self.parts.append((start, width, order.clamp_(max=size - 1).to(device), sign.to(device)))
+
+    def add(self, x: Tensor, out: Tensor) -> None:
+        """out [n, dim] += x S for x [n, size]."""
+        at_once = self.WINDOW if x.device.type == "cpu" else 128 * self.WINDOW  # few kernel launches
+        for start, width, order, sign in self.parts:
+            step = max(1, at_once // width) * width
+            for i in range(0, len(order), step):
+                rows = x.index_select(1, order[i : i + step]).float().unflatten(1, (-1, width))
+                out[:, start : start + width].add_(rows.mul_(sign[i : i + step].view(-1, width)).sum(1), alpha=self.scale)

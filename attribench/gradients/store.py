@@ -12,8 +12,7 @@ No file stays mapped between two calls: pages that were read or written would co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -29,55 +28,27 @@ COARSE = 0.01
 """A row whose rounding error is more than this part of its norm is refused; bfloat16 stays below 0.004."""
 
 
-@dataclass(frozen=True)
 class FeatureRows:
-    """A range of a store's rows as a matrix [n, k] of which slices are read as float32 tensors."""
+    """The rows of a whole store as a matrix [versions · n, k] of which slices are read as float32 tensors.
 
-    arrays: Mapping[str, np.ndarray]
-    name: str
-    start: int
-    shape: tuple[int, int]
+    Raises MethodError for a store that is absent, half-written or of other features.
+    """
 
-    def __getitem__(self, rows: slice) -> Tensor:
-        first, last, step = rows.indices(self.shape[0])
-        stored = _flat(self.arrays[self.name])[self.start + first : self.start + last : step]
-        if stored.dtype == np.uint16:  # a float32 whose lower half is 0
-            return torch.from_numpy((stored.astype(np.uint32) << 16).view(np.float32))
-        return torch.from_numpy(np.array(stored, dtype=np.float32))
-
-    def blocks(self, rows: int) -> Iterator[Tensor]:
-        """All rows in order, `rows` at a time: [<= rows, k] float32."""
-        for start in range(0, self.shape[0], rows):
-            yield self[start : start + rows]
-
-
-class FeatureStore:
-    """A whole store. `FeatureStore.of` opens one to read, `FeatureWriter` makes one."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray], name: str) -> None:
-        self._arrays, self.name = arrays, name
-        self.versions, self.n, self.k = (int(size) for size in arrays[name].shape)
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray], name: str, identity: str) -> FeatureStore:
-        """Open a store to read. Raises MethodError for one that is absent, half-written or of other features."""
-        found = _identity(arrays, name)
-        if found is None:
+    def __init__(self, arrays: Mapping[str, np.ndarray], name: str, identity: str) -> None:
+        if not _are_there(arrays, name, identity):
             raise MethodError(f"there are no features {name!r}; fit the method before it scores")
-        _check_identity(name, found, identity)
-        store = cls(arrays, name)
-        written, rows = int(arrays[f"{name}.written"][0]), store.versions * store.n
+        self._arrays, self._name, self.shape = arrays, name, _flat(arrays[name]).shape
+        written, rows = int(arrays[f"{name}.written"][0]), self.shape[0]
         if written < rows:
             raise MethodError(
                 f"features {name!r} are half-written: {written} of {rows} rows are there; run the fit again, it goes on there"
             )
-        return store
 
-    def rows(self, version: int | None = None) -> FeatureRows:
-        """The features of one version, [n, k], or of all versions one after the other, [versions · n, k]."""
-        if version is None:
-            return FeatureRows(self._arrays, self.name, 0, (self.versions * self.n, self.k))
-        return FeatureRows(self._arrays, self.name, range(self.versions)[version] * self.n, (self.n, self.k))
+    def __getitem__(self, rows: slice) -> Tensor:
+        stored = _flat(self._arrays[self._name])[rows]
+        if stored.dtype == np.uint16:  # a float32 whose lower half is 0
+            return torch.from_numpy((stored.astype(np.uint32) << 16).view(np.float32))
+        return torch.from_numpy(np.array(stored, dtype=np.float32))
 
 
 class FeatureWriter:
@@ -97,9 +68,7 @@ class FeatureWriter:
             raise MethodError(f"features {name!r} need rows, columns and an identity, not {versions} x {len(ids)} x {k}")
         self._state, self._name, self._ids, self._k, self._dtype = state, name, tuple(ids), k, dtype
         self.rows = versions * len(ids)
-        found = _identity(state, name)
-        if found is not None:
-            _check_identity(name, found, identity)
+        there = _are_there(state, name, identity)
         self._layout = (versions, len(ids), k), "uint16" if dtype == "bfloat16" else dtype
         data = state.create(name, *self._layout)
         if (data.shape, data.dtype) != self._layout:
@@ -107,7 +76,7 @@ class FeatureWriter:
                 f"features {name!r} are kept as {data.dtype} {list(data.shape)}, not as {self._layout[1]} "
                 f"{list(self._layout[0])}; fit again in a new folder, or ask for what they were made with"
             )
-        if found is None:  # the identity comes last: without it nothing counts as written
+        if not there:  # the identity comes last: without it nothing counts as written
             state[f"{name}.written"] = np.zeros(1, dtype=np.int64)
             state[f"{name}.identity"] = np.frombuffer(identity.encode(), dtype=np.uint8)
 
@@ -160,17 +129,15 @@ def _flat(data: np.ndarray) -> np.ndarray:
     return data.reshape(-1, data.shape[2])
 
 
-def _identity(arrays: Mapping[str, np.ndarray], name: str) -> str | None:
-    """What the features are of; None if there are none, or if a kill came while the store was made."""
+def _are_there(arrays: Mapping[str, np.ndarray], name: str, identity: str) -> bool:
+    """Whether there are features; none if a kill came while the store was made. Raises MethodError if they are others."""
     try:
-        return bytes(arrays[f"{name}.identity"]).decode()
+        found = bytes(arrays[f"{name}.identity"]).decode()
     except (KeyError, ValueError, EOFError):  # absent, cut off, empty
-        return None
-
-
-def _check_identity(name: str, found: str, expected: str) -> None:
-    if found != expected:
+        return False
+    if found != identity:
         raise MethodError(
-            f"features {name!r} are of another model or projection ({found}, not {expected}); "
+            f"features {name!r} are of another model or projection ({found}, not {identity}); "
             "fit again in a new folder, or ask for what they were made with"
         )
+    return True

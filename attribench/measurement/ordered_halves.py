@@ -30,6 +30,17 @@ class Halves(NamedTuple):
     low: np.ndarray
 
 
+def tie_orders(scores: np.ndarray) -> list[np.ndarray]:
+    """The rows of scores [n_train], highest first, with tied rows as they come, and in the reverse order.
+
+    Raises MethodError for NaN or infinite scores.
+    """
+    if not np.isfinite(scores).all():
+        raise MethodError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are NaN or infinite and have no order")
+    rows = np.arange(len(scores))
+    return [np.lexsort((tied, -scores)) for tied in (rows, -rows)]
+
+
 def ordered_halves(scores: np.ndarray) -> tuple[Halves, ...]:
     """The cuts of one query's scores [n_train]: one, or two where a tie runs through the cut.
 
@@ -38,15 +49,12 @@ def ordered_halves(scores: np.ndarray) -> tuple[Halves, ...]:
     scores = np.asarray(scores)
     if scores.ndim != 1 or len(scores) < 2:
         raise MethodError(f"scores of shape {scores.shape} have no halves: give the scores of at least two training images")
-    if not np.isfinite(scores).all():
-        raise MethodError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are NaN or infinite and have no order")
-    rows = np.arange(len(scores))
-    first, second = (_cut(np.lexsort((tie_order, -scores))) for tie_order in (rows, -rows))
-    return (first,) if np.array_equal(first.high, second.high) and np.array_equal(first.low, second.low) else (first, second)
+    first, second = map(_cut, tie_orders(scores))
+    return (first,) if np.array_equal(first, second) else (first, second)
 
 
 def _cut(order: np.ndarray) -> Halves:
-    """The first and the last ⌊n/2⌋ rows of an order, highest score first."""
+    """The first and the last ⌊n/2⌋ rows of an order."""
     high, low = np.zeros((2, len(order)), dtype=bool)
     half = len(order) // 2
     high[order[:half]] = True

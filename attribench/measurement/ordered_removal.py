@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from attribench.errors import MethodError, UsageError
+from attribench.errors import UsageError
+from attribench.measurement.ordered_halves import tie_orders
 
 
 def removals(scores: np.ndarray, k: int) -> tuple[tuple[int, ...], ...]:
@@ -19,11 +20,7 @@ def removals(scores: np.ndarray, k: int) -> tuple[tuple[int, ...], ...]:
     scores = np.asarray(scores)
     if not 0 < k < len(scores):
         raise UsageError(f"K = {k} of {len(scores)} training images: K must be at least 1, and leave images to train on")
-    if not np.isfinite(scores).all():
-        raise MethodError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are NaN or infinite and have no order")
-    rows = np.arange(len(scores))
-    orders = (np.lexsort((tie_order, -scores)) for tie_order in (rows, -rows))
-    return tuple(dict.fromkeys(tuple(sorted(order[:k].tolist())) for order in orders))
+    return tuple(dict.fromkeys(tuple(sorted(order[:k].tolist())) for order in tie_orders(scores)))
 
 
 def is_determined(scores: np.ndarray) -> bool:

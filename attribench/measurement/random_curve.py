@@ -16,8 +16,6 @@ import numpy as np
 from attribench.errors import MethodError
 from attribench.measurement.truth import Retrained
 
-LEVEL = 0.95
-
 
 @dataclass(frozen=True)
 class RandomCurve:
@@ -36,7 +34,9 @@ class RandomCurve:
         rises = known.losses - known.full[:, None, None]
         removed = (~known.masks).sum(axis=1)
         points = np.unique(removed[known.drawn])
-        return cls(points, tuple(_models(rises[:, known.drawn & (removed == k)]) for k in points))
+        # A model is a subset and a seed, if it was trained.
+        flat = [rises[:, known.drawn & (removed == k)].reshape(len(rises), -1) for k in points]
+        return cls(points, tuple(of[:, np.isfinite(of).all(axis=0)] for of in flat))
 
     def at(self, k: int) -> np.ndarray:
         """[Q] mean rise when k images are removed at random. Raises MethodError where the curve has no such point."""
@@ -66,9 +66,3 @@ def invert(removed: np.ndarray, rising: np.ndarray, rise: float) -> tuple[float,
         return float(removed[0]), False
     share = (rise - rising[j - 1]) / (rising[j] - rising[j - 1])
     return float(removed[j - 1] + share * (removed[j] - removed[j - 1])), False
-
-
-def _models(rises: np.ndarray) -> np.ndarray:
-    """[Q, M, R] -> [Q, D]: the models that were trained, subset and seed taken together."""
-    flat = rises.reshape(len(rises), -1)
-    return flat[:, np.isfinite(flat).all(axis=0)]

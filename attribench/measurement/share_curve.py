@@ -70,10 +70,11 @@ def null_of_prompts(
         areas += area_above(accuracies[:, None]) / len(queries)
     tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
     low, high = np.quantile(shares, tails, axis=0)
+    least, most = np.quantile(areas, tails)
     return Null(
         etas=np.asarray(etas),
         mean=shares.mean(axis=0),
         low=low,
         high=high,
-        area=(float(areas.mean()), *map(float, np.quantile(areas, tails))),
+        area=(float(areas.mean()), float(least), float(most)),
     )

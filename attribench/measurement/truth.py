@@ -1,12 +1,10 @@
-"""What methods are held against: the truth about a study's queries, and the metrics that compare scores with it.
-
-Metrics are pure functions of scores and truth. No method ever sees either. Nothing here imports torch.
-"""
+"""The truth about a study's queries. No method ever sees it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +58,7 @@ class Retrained:
         """The same of some queries, by number."""
         return replace(self, full=self.full[numbers], **{name: of[numbers] for name, of in self._by_query().items()})
 
-    def _by_query(self) -> dict[str, np.ndarray]:
+    def _by_query(self) -> dict[str, Any]:
         """The arrays [Q, M, R] that there are."""
         arrays = {name: getattr(self, name) for name in ("losses", "squared_errors", "similarities")}
         return {name: array for name, array in arrays.items() if array is not None}
@@ -84,9 +82,9 @@ class Truth:
 
     def of_queries(self, numbers: Sequence[int]) -> Truth:
         """The truth of some queries, by number."""
-        return Truth(
+        return replace(
+            self,
             query_ids=tuple(self.query_ids[i] for i in numbers),
-            train_ids=self.train_ids,
             relevant=None if self.relevant is None else self.relevant[numbers],
             tables={name: table[numbers] for name, table in self.tables.items()},
             retrained=None if self.retrained is None else self.retrained.of_queries(numbers),

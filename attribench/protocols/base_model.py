@@ -26,15 +26,12 @@ from pydantic import PositiveInt
 from attribench.data import ExemplarDataset, ExemplarModel, GenerationCase, Role
 from attribench.diffusion import noise
 from attribench.errors import DatasetError
+from attribench.protocols.captions import VARIANT, caption_case
 from attribench.protocols.exemplar_studies import ExemplarStudies, ExemplarStudiesPreset
 from attribench.study.plan import SharedImages, StudyPlan
 
-VARIANT = "captions"
-
 
 class BaseModelPreset(ExemplarStudiesPreset):
-    """What the TOML files hold."""
-
     captions: PositiveInt
     """Queries of each study, each by another caption of the pool."""
 
@@ -59,25 +56,12 @@ class BaseModel(ExemplarStudies):
                 f"lower {self.name}.captions, or give the distractors captions in images.csv"
             )
         order = noise.draws("base prompts", dataset.name, model.id, seed).permutation(len(captions))[:wanted]
-        cases = [
-            GenerationCase(
-                id=f"{VARIANT}/{number:03d}",
-                prompt=captions[i],
-                plain_prompt=captions[i],
-                seed=0,
-                concepts=(),
-                modifiers=(),
-                variant=VARIANT,
-                role="query",
-            )
-            for number, i in enumerate(order)
-        ]
+        cases = [caption_case(f"{VARIANT}/{number:03d}", captions[i]) for number, i in enumerate(order)]
         return cases, {"by_base": tuple(case.id for case in cases)}
 
     def relevant(self, plan: StudyPlan, role: Role = "query") -> np.ndarray:
         """[n_query, n_pool] bool: distractors with the caption that was the prompt; of pictures to learn from, the exemplars."""
-        exemplars = {image.id for image in plan.training.images}
-        own = np.array([image.id in exemplars for image in plan.rows])
+        exemplars = super().relevant(plan, role)
         if role == "fit":
-            return np.tile(own, (len(plan.roles(role)), 1))
-        return np.array([[image.caption == case.prompt for image in plan.rows] for case in plan.roles(role)]) & ~own
+            return exemplars
+        return np.array([[image.caption == case.prompt for image in plan.rows] for case in plan.roles(role)]) & ~exemplars

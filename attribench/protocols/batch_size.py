@@ -11,10 +11,10 @@ that methods that learn from the table are measured for each too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -23,22 +23,16 @@ from attribench.data import ConceptDataset, Role, Split
 from attribench.diffusion.monitor import ValueMonitor
 from attribench.diffusion.observing import TrainingObserver
 from attribench.diffusion.table_over_time import TableOverTime
-from attribench.measurement import Metric, Truth
+from attribench.measurement import Metric
 from attribench.protocols.between_concepts import BetweenConcepts, BetweenConceptsPreset
 from attribench.protocols.concept_studies import UN_MIXED
+from attribench.protocols.protocol import Results
 from attribench.study.plan import StudyPlan
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from attribench.report.record import Row
 
 PICTURE = "recall-over-epochs.png"
 
 
 class BatchSizePreset(BetweenConceptsPreset):
-    """What the TOML files hold."""
-
     batch_sizes: tuple[PositiveInt, ...] = Field((1, 2, 4), min_length=1)
     moments: PositiveInt = 5
     """At which the table is looked at, evenly spaced, the last at the end."""
@@ -66,8 +60,6 @@ class BatchSize(BetweenConcepts):
             cases=tuple(replace(case, variant=f"batch {size}") for case in plan.cases if case.variant == UN_MIXED),
         )
 
-    # -------------------------------------------------------------------------------------- truth
-
     def truth_observers(self, plan: StudyPlan) -> tuple[TrainingObserver, ...]:
         monitor = ValueMonitor(prompts=plan.prompts)
         return (monitor, TableOverTime(monitor=monitor, moments=self.preset.moments))
@@ -81,34 +73,26 @@ class BatchSize(BetweenConcepts):
         tables = np.asarray(observed[over_time]["tables"])  # [moments, n_train, n_prompts]
         epochs = plan.training.customization.epochs
         named = {f"epoch {epochs * (moment + 1) / len(tables):g}": table[:, columns].T for moment, table in enumerate(tables)}
-        return {"table": np.asarray(observed[monitor]["table"])[:, columns].T} | named
-
-    # ------------------------------------------------------------------------------------ metrics
+        return {**super().tables(plan, observed, role), **named}
 
     def metrics(self, variant: str) -> list[Metric]:
         return super().metrics(UN_MIXED)
 
-    def tuning_metric(self, variant: str) -> Metric:
-        return super().tuning_metric(UN_MIXED)
-
-    def draw(
-        self, folder: Path, plans: Sequence[StudyPlan], truths: Mapping[str, Truth], rows: Sequence[Row],
-        per_query: pd.DataFrame,
-    ) -> None:  # fmt: skip
+    def draw(self, folder: Path, results: Results) -> None:
         """Supplement Figure 2: recall over the epochs, and the tables of the first study."""
-        from attribench.report.figures.table_plot import GrownTable, table_plot
+        from attribench.report.figures.table_plot import GrownTable, table_plot  # matplotlib is slow to import
 
         grown = [
             GrownTable(
                 batch_size=plan.training.customization.batch_size,
                 study=plan.concepts,
-                relevant=truths[plan.id].relevant,
+                relevant=results.truths[plan.id].relevant,
                 tables={
                     float(name.removeprefix("epoch ")): table
-                    for name, table in truths[plan.id].tables.items()
+                    for name, table in results.truths[plan.id].tables.items()
                     if name.startswith("epoch ")
                 },
             )
-            for plan in plans
+            for plan in results.plans
         ]
         table_plot(folder / PICTURE, grown, seed=0)

@@ -11,18 +11,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from attribench import plugins
 from attribench.data import Role
 from attribench.diffusion.monitor import ValueMonitor
 from attribench.diffusion.observing import TrainingObserver
 from attribench.measurement import Metric
 from attribench.protocols.concept_studies import ConceptStudies, ConceptStudiesPreset, PerVariant
+from attribench.protocols.protocol import metric
 from attribench.study.plan import StudyPlan
 
 
 class BetweenConceptsPreset(ConceptStudiesPreset):
-    """What the TOML files hold."""
-
     k: PerVariant
     """K of recall@K and precision@K, by variant."""
 
@@ -33,8 +31,6 @@ class BetweenConcepts(ConceptStudies):
     name = "between-concepts"
     preset_type = BetweenConceptsPreset
     preset: BetweenConceptsPreset
-
-    # -------------------------------------------------------------------------------------- truth
 
     def truth_observers(self, plan: StudyPlan) -> tuple[TrainingObserver, ...]:
         return (ValueMonitor(prompts=plan.prompts),)
@@ -48,23 +44,14 @@ class BetweenConcepts(ConceptStudies):
         self, plan: StudyPlan, observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]], role: Role
     ) -> Mapping[str, np.ndarray]:
         """The table: the columns of M that belong to the queries' prompts."""
-        (monitor,) = self.truth_observers(plan)
+        monitor, *_ = self.truth_observers(plan)
         columns = [monitor.prompts.index(case.prompt) for case in plan.roles(role)]
         return {"table": np.asarray(observed[monitor]["table"])[:, columns].T}  # M [n_train, n_prompts]
 
-    # ------------------------------------------------------------------------------------ metrics
-
     def metrics(self, variant: str) -> list[Metric]:
         k = self.preset.k[variant]
-        metric = {name: plugins.find("metric", name).load() for name in
-                  ("recall", "precision", "average_precision", "spearman_with_table")}  # fmt: skip
-        return [
-            metric["recall"](k=k),
-            metric["precision"](k=k),
-            metric["average_precision"](),
-            metric["spearman_with_table"](),
-        ]
+        return [metric("recall", k=k), metric("precision", k=k), metric("average_precision"), metric("spearman_with_table")]
 
     def tuning_metric(self, variant: str) -> Metric:
         """Average precision: it moves with every place of every image, where recall at K mostly stands still."""
-        return plugins.find("metric", "average_precision").load()()
+        return metric("average_precision")

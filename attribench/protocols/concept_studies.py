@@ -17,12 +17,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from attribench.data import Concept, ConceptDataset, GenerationCase, Split, TrainImage
+from attribench.data import Concept, ConceptDataset, GenerationCase, Role, Split, TrainImage
 from attribench.data.contents import fingerprint
 from attribench.diffusion import noise
 from attribench.diffusion.config import CustomizationConfig, Sampling
 from attribench.errors import DatasetError, Unavailable
-from attribench.protocols.protocol import Preset, Protocol
+from attribench.protocols.protocol import Preset, Protocol, some_of
 from attribench.study.plan import SharedImages, StudyPlan
 from attribench.study.training import Customization
 
@@ -51,9 +51,54 @@ class StudyPreset(Preset):
     sampling: Sampling
 
 
-class ConceptStudiesPreset(StudyPreset):
-    """What the TOML files of these protocols hold."""
+class TaughtConcepts(Protocol):
+    """A study is one model that is customized on some concepts of a split. Which, and what it is asked, the protocol says."""
 
+    data = ConceptDataset
+    preset: StudyPreset
+
+    def base_images(self, dataset: ConceptDataset, split: Split) -> SharedImages:
+        """The pictures of all concepts of the other split, with captions for prompts, sorted by id."""
+        others = [concept for concept in dataset.concepts if concept.split != split]
+        records = sorted((record for concept in others for record in dataset.images(concept.name)), key=lambda r: r.id)
+        if not records:
+            raise Unavailable(
+                f"{dataset.name} has no concepts beside its {split} split to read a base model with; read the study's"
+            )
+        return SharedImages(
+            data=fingerprint(dataset, [record.id for record in records]),
+            images=tuple(TrainImage(id=r.id, prompt=r.caption, caption=r.caption, concept=r.concept) for r in records),
+        )
+
+    def study(
+        self, dataset: ConceptDataset, concepts: Sequence[Concept], study_id: str, cases: Sequence[GenerationCase], *,
+        model: str, split: Split, seed: int,
+    ) -> StudyPlan:  # fmt: skip
+        """The plan of a model that is taught these concepts, and generates these cases. `model`: its fingerprint."""
+        preset, tokens = self.preset, tokens_of(concepts)
+        images = [image for c in concepts for image in images_of(dataset, c, tokens[c.name], preset.images_per_concept, seed)]
+        images.sort(key=lambda image: image.id)
+        from_word = preset.customization.modifier_init == "class-word"
+        return StudyPlan(
+            id=study_id,
+            dataset=dataset.name,
+            edition=dataset.edition,
+            split=split,
+            concepts=tuple(concept.name for concept in concepts),
+            training=Customization(
+                model=model,
+                data=fingerprint(dataset, [image.id for image in images]),
+                images=tuple(images),
+                modifiers=tuple((tokens[c.name], c.class_word if from_word else None) for c in concepts),
+                customization=preset.customization,
+                seed=noise.seed_of("study", study_id, seed),
+            ),
+            cases=tuple(cases),
+            sampling=preset.sampling,
+        )
+
+
+class ConceptStudiesPreset(StudyPreset):
     n_concepts: int = Field(5, ge=2)
     n_studies: PositiveInt | dict[str, dict[str, PositiveInt]]
     """A number, or per data set and number of concepts, as the paper counts its tables."""
@@ -65,30 +110,27 @@ class ConceptStudiesPreset(StudyPreset):
     """Pictures per held-out prompt, by variant."""
 
 
-class ConceptStudies(Protocol):
+class ConceptStudies(TaughtConcepts):
     """Plans the studies; what is measured on them is up to the protocol."""
 
-    data = ConceptDataset
     preset: ConceptStudiesPreset
 
-    # -------------------------------------------------------------------------------------- plans
-
     def plans(self, dataset: ConceptDataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
-        preset = self.preset
-        concepts = sorted((c for c in dataset.concepts if c.split == split), key=lambda concept: concept.name)
-        if len(concepts) < preset.n_concepts:
+        n, concepts = self.preset.n_concepts, concepts_of(dataset, split)
+        if len(concepts) < n:
             raise DatasetError(
-                f"{dataset.name} has {len(concepts)} concepts in its {split} split, a study needs {preset.n_concepts}; "
+                f"{dataset.name} has {len(concepts)} concepts in its {split} split, a study needs {n}; "
                 f"lower {self.name}.n_concepts or give more data"
             )
-        return [
-            self._plan(dataset, members, number, model, split, seed, limit)
-            for number, members in enumerate(self._groups(dataset, concepts, seed))
-        ]
-
-    def base_images(self, dataset: ConceptDataset, split: Split) -> SharedImages:
-        """The pictures of all concepts of the other split, each with its caption."""
-        return other_concepts(dataset, split)
+        # When the concepts run out, a fresh permutation starts the next round.
+        rounds = (disjoint_groups(concepts, n, "studies", dataset.name, seed, number) for number in itertools.count())
+        groups = itertools.islice(itertools.chain.from_iterable(rounds), self.n_studies(dataset.name))
+        plans = []
+        for number, group in enumerate(groups):
+            study_id = f"{dataset.name}-{split}-{n}c-{number:02d}"
+            cases = limited(self._cases(dataset, group, study_id, seed), limit)
+            plans.append(self.study(dataset, group, study_id, cases, model=model, split=split, seed=seed))
+        return plans
 
     def n_studies(self, dataset: str) -> int:
         """How many tables of `n_concepts` concepts the preset asks for."""
@@ -103,70 +145,37 @@ class ConceptStudies(Protocol):
                 f"give --param {self.name}.n_studies=N"
             ) from error
 
-    def _groups(self, dataset: ConceptDataset, concepts: list[Concept], seed: int) -> list[list[Concept]]:
-        """Disjoint groups of concepts; when they run out, a fresh permutation starts the next round."""
-        groups: list[list[Concept]] = []
-        for round_number in itertools.count():
-            order = noise.draws("studies", dataset.name, seed, round_number).permutation(len(concepts))
-            for start in range(0, len(concepts) - self.preset.n_concepts + 1, self.preset.n_concepts):
-                if len(groups) == self.n_studies(dataset.name):
-                    return groups
-                members = [concepts[i] for i in order[start : start + self.preset.n_concepts]]
-                groups.append(sorted(members, key=lambda concept: concept.name))
-        raise AssertionError("unreachable")
-
-    def _plan(
-        self, dataset: ConceptDataset, concepts: list[Concept], number: int, model: str, split: Split, seed: int,
-        limit: int | None,
-    ) -> StudyPlan:  # fmt: skip
-        study_id = f"{dataset.name}-{split}-{self.preset.n_concepts}c-{number:02d}"
-        cases = self._cases(dataset, concepts, tokens_of(concepts), study_id, seed, limit)
-        return study_plan(dataset, concepts, study_id, cases, self.preset, model=model, split=split, seed=seed)
-
-    # -------------------------------------------------------------------------------------- cases
-
-    def _cases(
-        self, dataset: ConceptDataset, concepts: list[Concept], tokens: Mapping[str, str], study_id: str, seed: int,
-        limit: int | None,
-    ) -> list[GenerationCase]:  # fmt: skip
+    def _cases(self, dataset: ConceptDataset, concepts: list[Concept], study_id: str, seed: int) -> list[GenerationCase]:
+        tokens = tokens_of(concepts)
         templates = (*dataset.monitoring_templates[: self.preset.templates], dataset.basic_template)
-        cases: list[GenerationCase] = []
+        pairs = list(itertools.combinations(concepts, 2))
+        asked: list[tuple[str, tuple[Concept, ...], str, bool]] = []
         for concept in concepts:
             held_out = self._held_out(len(templates), "prompts", study_id, concept.name, seed)
-            for i, template in enumerate(templates):
-                cases += self._pictures(template, (concept,), tokens, UN_MIXED, i in held_out)
-        pairs = list(itertools.combinations(concepts, 2))
+            asked += [(template, (concept,), UN_MIXED, i in held_out) for i, template in enumerate(templates)]
         held_out = self._held_out(len(pairs), "pairs", study_id, seed)
-        for i, pair in enumerate(pairs):
-            cases += self._pictures(dataset.mixed_template, pair, tokens, MIXED, i in held_out)
-        return _limited(cases, limit)
+        asked += [(dataset.mixed_template, pair, MIXED, i in held_out) for i, pair in enumerate(pairs)]
+        return [
+            case_of(template, shown, tokens, variant=variant, role="query" if is_query else "fit", seed=number)
+            for template, shown, variant, is_query in asked
+            for number in range(self.preset.query_pictures[variant] if is_query else self.preset.fit_pictures)
+        ]
 
     def _held_out(self, n: int, *key: str | int) -> set[int]:
         count = max(1, min(round(self.preset.held_out * n), n - 1))
         return set(noise.draws("held out", *key).permutation(n)[:count].tolist())
 
-    def _pictures(
-        self, template: str, concepts: tuple[Concept, ...], tokens: Mapping[str, str], variant: str, held_out: bool
-    ) -> list[GenerationCase]:
-        names = ["concept"] if len(concepts) == 1 else ["concept1", "concept2"]
-        phrases = [concept.phrase.format(modifier=tokens[concept.name]) for concept in concepts]
-        words = [concept.class_word for concept in concepts]
-        prompt = template.format(**dict(zip(names, phrases, strict=True)))
-        plain = template.format(**dict(zip(names, words, strict=True)))
-        count = self.preset.query_pictures[variant] if held_out else self.preset.fit_pictures
-        return [
-            GenerationCase(
-                id=f"{variant}/{prompt}/{seed}",
-                prompt=prompt,
-                plain_prompt=plain,
-                seed=seed,
-                concepts=tuple(concept.name for concept in concepts),
-                modifiers=tuple(tokens[concept.name] for concept in concepts),
-                variant=variant,
-                role="query" if held_out else "fit",
-            )
-            for seed in range(count)
-        ]
+
+def concepts_of(dataset: ConceptDataset, split: Split) -> list[Concept]:
+    """By name."""
+    return sorted((c for c in dataset.concepts if c.split == split), key=lambda concept: concept.name)
+
+
+def disjoint_groups(concepts: Sequence[Concept], size: int, *key: str | int) -> list[list[Concept]]:
+    """All whole groups of concepts in a random order that the key gives; within a group they are by name."""
+    order = noise.draws(*key).permutation(len(concepts))
+    starts = range(0, len(concepts) - size + 1, size)
+    return [sorted((concepts[i] for i in order[start : start + size]), key=lambda concept: concept.name) for start in starts]
 
 
 def tokens_of(concepts: Sequence[Concept]) -> dict[str, str]:
@@ -177,59 +186,39 @@ def tokens_of(concepts: Sequence[Concept]) -> dict[str, str]:
 def images_of(dataset: ConceptDataset, concept: Concept, token: str, wanted: int | None, seed: int) -> list[TrainImage]:
     """A concept's training images, sorted by id; `wanted` of them drawn by seed, or all."""
     records = sorted(dataset.images(concept.name), key=lambda record: record.id)
-    if wanted is not None and len(records) > wanted:
-        chosen = noise.draws("images", concept.name, seed).permutation(len(records))[:wanted]
-        records = [records[i] for i in sorted(chosen)]
     prompt = concept.prompt.format(modifier=token)
-    return [TrainImage(id=r.id, prompt=prompt, caption=r.caption, concept=concept.name) for r in records]
+    return [
+        TrainImage(id=r.id, prompt=prompt, caption=r.caption, concept=concept.name)
+        for r in some_of(records, wanted, "images", concept.name, seed)
+    ]
 
 
-def other_concepts(dataset: ConceptDataset, split: Split) -> SharedImages:
-    """The pictures of the concepts that no study of `split` is about, with captions for prompts, sorted by id."""
-    others = [concept for concept in dataset.concepts if concept.split != split]
-    records = sorted((record for concept in others for record in dataset.images(concept.name)), key=lambda record: record.id)
-    if not records:
-        raise Unavailable(f"{dataset.name} has no concepts beside its {split} split to read a base model with; read the study's")
-    return SharedImages(
-        data=fingerprint(dataset, [record.id for record in records]),
-        images=tuple(TrainImage(id=r.id, prompt=r.caption, caption=r.caption, concept=r.concept) for r in records),
-    )
-
-
-def study_plan(
-    dataset: ConceptDataset, concepts: Sequence[Concept], study_id: str, cases: Sequence[GenerationCase], preset: StudyPreset, *,
-    model: str, split: Split, seed: int,
-) -> StudyPlan:  # fmt: skip
-    """The plan of a model that is taught these concepts, and generates these cases. `model`: its fingerprint."""
-    tokens, wanted = tokens_of(concepts), preset.images_per_concept
-    images = [image for concept in concepts for image in images_of(dataset, concept, tokens[concept.name], wanted, seed)]
-    images.sort(key=lambda image: image.id)
-    from_word = preset.customization.modifier_init == "class-word"
-    return StudyPlan(
-        id=study_id,
-        dataset=dataset.name,
-        edition=dataset.edition,
-        split=split,
+def case_of(
+    template: str, concepts: Sequence[Concept], tokens: Mapping[str, str], *, variant: str, role: Role, seed: int,
+    monitored: bool = False,
+) -> GenerationCase:  # fmt: skip
+    """A picture of one concept, or of two, by the prompt that the template makes of them."""
+    names = ["concept"] if len(concepts) == 1 else ["concept1", "concept2"]
+    phrases = [concept.phrase.format(modifier=tokens[concept.name]) for concept in concepts]
+    words = [concept.class_word for concept in concepts]
+    prompt = template.format(**dict(zip(names, phrases, strict=True)))
+    return GenerationCase(
+        id=f"{variant}/{prompt}/{seed}",
+        prompt=prompt,
+        plain_prompt=template.format(**dict(zip(names, words, strict=True))),
+        seed=seed,
         concepts=tuple(concept.name for concept in concepts),
-        training=Customization(
-            model=model,
-            data=fingerprint(dataset, [image.id for image in images]),
-            images=tuple(images),
-            modifiers=tuple((tokens[c.name], c.class_word if from_word else None) for c in concepts),
-            customization=preset.customization,
-            seed=noise.seed_of("study", study_id, seed),
-        ),
-        cases=tuple(cases),
-        sampling=preset.sampling,
+        modifiers=tuple(tokens[concept.name] for concept in concepts),
+        variant=variant,
+        role=role,
+        monitored=monitored,
     )
 
 
-def _limited(cases: list[GenerationCase], limit: int | None) -> list[GenerationCase]:
+def limited(cases: Sequence[GenerationCase], limit: int | None) -> list[GenerationCase]:
     """At most `limit` queries per variant, spread over the prompts; what methods learn from stays whole."""
-    if limit is None:
-        return cases
     kept: set[str] = set()
-    for variant in (UN_MIXED, MIXED):
+    for variant in dict.fromkeys(case.variant for case in cases):
         queries = sorted((c for c in cases if c.role == "query" and c.variant == variant), key=lambda c: c.seed)
         kept |= {case.id for case in queries[:limit]}
     return [case for case in cases if case.role == "fit" or case.id in kept]

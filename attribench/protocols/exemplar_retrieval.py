@@ -12,10 +12,8 @@ A study is one customized model, so intervals are clustered by model. Queries ar
 they were made with, and by the prompt that a method is told: with V* in it, as the model got it, or without (appendix C.2
 of unlearning). The picture is the same, so that this matters to methods that read the prompt alone.
 
-Pictures are given, so nothing has to be trained for methods that look at pictures and captions alone. For the others the
-base model is customized on the exemplars anew, by the preset: the published models are not read. It also generates the
-pictures that such methods learn from and are tuned on, by prompts of the preset's own. A recall@K of 1 is out of reach
-for a model with more than K exemplars; the table's line "best possible" says what could be reached.
+Pictures are given, so nothing has to be trained for methods that look at pictures and captions alone. A recall@K of 1 is
+out of reach for a model with more than K exemplars; the table's line "best possible" says what could be reached.
 """
 
 from __future__ import annotations
@@ -23,18 +21,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 from pydantic import Field, PositiveInt
 
-from attribench.data import MODIFIER, ExemplarDataset, ExemplarModel, GenerationCase, Role, Split
+from attribench.data import MODIFIER, ExemplarDataset, ExemplarModel, GenerationCase, Split
 from attribench.data.contents import fingerprint
 from attribench.protocols.exemplar_studies import MODELS, ExemplarStudies, ExemplarStudiesPreset, without_modifier
-from attribench.study.plan import GivenPictures, SharedImages, StudyPlan
+from attribench.study.plan import GivenPictures, SharedImages
 
 
 class ExemplarRetrievalPreset(ExemplarStudiesPreset):
-    """What the TOML files hold."""
-
     pictures: PositiveInt | None = None
     """Queries per model and family of prompts, evenly spread over the list; None: all."""
     told: tuple[Literal["with V*", "without V*"], ...] = Field(("with V*", "without V*"), min_length=1)
@@ -59,8 +54,6 @@ class ExemplarRetrieval(ExemplarStudies):
         return (
             f"the prompts of {unknown} of {len(prompts)} pictures are not known: methods are told their models' training prompts",
         )
-
-    # -------------------------------------------------------------------------------------- cases
 
     def queries(
         self, dataset: ExemplarDataset, model: ExemplarModel, shared: SharedImages, limit: int | None, seed: int
@@ -87,13 +80,6 @@ class ExemplarRetrieval(ExemplarStudies):
                         )
                     )
         return cases, {"given": GivenPictures(data=fingerprint(dataset, pictures.values()), pictures=tuple(pictures.items()))}
-
-    # -------------------------------------------------------------------------------------- truth
-
-    def relevant(self, plan: StudyPlan, role: Role = "query") -> np.ndarray:
-        """[n_query, n_pool] bool: the exemplars, whichever the query."""
-        exemplars = {image.id for image in plan.training.images}
-        return np.tile([image.id in exemplars for image in plan.rows], (len(plan.roles(role)), 1))
 
 
 def _spread(items: Sequence, count: int) -> list:

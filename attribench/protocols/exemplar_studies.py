@@ -3,7 +3,7 @@
 The Customized Model Benchmark (Wang et al., ICCV 2023). The pool is the distractors, the same for all studies, and the
 model's own exemplars. Where training is needed the base model is customized on the exemplars anew, by the preset: published
 models are not read. It generates the pictures that methods may learn from and are tuned on, by prompts of the preset's own.
-What is asked for and what is relevant is up to the protocol.
+What is asked for is up to the protocol.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from attribench import plugins
-from attribench.data import MODIFIER, ExemplarDataset, ExemplarModel, ExemplarSplit, GenerationCase, Split, TrainImage
+from attribench.data import MODIFIER, ExemplarDataset, ExemplarModel, ExemplarSplit, GenerationCase, Role, Split, TrainImage
 from attribench.data.contents import fingerprint
 from attribench.diffusion import noise
 from attribench.diffusion.config import CustomizationConfig, Sampling
 from attribench.errors import DatasetError, Unavailable
 from attribench.measurement import Metric
-from attribench.protocols.protocol import Preset, Protocol
+from attribench.protocols.protocol import Preset, Protocol, metric, some_of
 from attribench.study.plan import Pool, SharedImages, StudyPlan
 from attribench.study.training import Customization
 
@@ -30,8 +30,6 @@ MODELS: dict[Split, ExemplarSplit] = {"dev": "val", "test": "test"}
 
 
 class ExemplarStudiesPreset(Preset):
-    """What the TOML files of these protocols hold."""
-
     cases: tuple[str, ...] | None = None
     """Lists that models are taken from ("artchive"); None: all."""
     models_per_case: PositiveInt | None = None
@@ -53,7 +51,7 @@ class ExemplarStudiesPreset(Preset):
 
 
 class ExemplarStudies(Protocol):
-    """Plans the studies; what is asked and measured is up to the protocol."""
+    """Plans the studies; what is asked is up to the protocol."""
 
     data = ExemplarDataset
     preset: ExemplarStudiesPreset
@@ -64,19 +62,45 @@ class ExemplarStudies(Protocol):
     ) -> tuple[list[GenerationCase], Mapping[str, Any]]:
         """The queries of a study, and the fields of `StudyPlan` that say where their pictures come from."""
 
-    # -------------------------------------------------------------------------------------- plans
-
     def plans(self, dataset: ExemplarDataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
-        distractors = self._distractors(dataset, seed)
-        shared = SharedImages(data=fingerprint(dataset, [image.id for image in distractors]), images=distractors)
-        return [self._plan(dataset, of, shared, model, split, seed, limit) for of in self._models(dataset, split, seed)]
+        preset, shared, plans = self.preset, self._distractors(dataset, seed), []
+        for of in self._models(dataset, split, seed):
+            exemplars = tuple(
+                TrainImage(id=image.id, prompt=of.prompt, caption=image.caption, concept=of.id) for image in of.exemplars
+            )
+            data = fingerprint(dataset, [image.id for image in exemplars])
+            queries, made_by = self.queries(dataset, of, shared, limit, seed)
+            pool = sorted((*exemplars, *shared.images), key=lambda image: noise.seed_of("pool", image.id))
+            word = of.class_word if preset.customization.modifier_init == "class-word" else None
+            plans.append(
+                StudyPlan(
+                    id=f"{dataset.name}-{split}-{of.id.replace('/', '-')}",
+                    dataset=dataset.name,
+                    edition=dataset.edition,
+                    split=split,
+                    concepts=(of.id,),
+                    training=Customization(
+                        model=model,
+                        data=data,
+                        images=exemplars,
+                        modifiers=((MODIFIER, word),),
+                        customization=preset.customization,
+                        seed=customization_seed(of.id, seed),
+                    ),
+                    cases=(*queries, *self._to_learn_from(of)),
+                    sampling=preset.sampling,
+                    pool=Pool(data=f"{data} {shared.data}", images=tuple(pool), shared=shared if shared.images else None),
+                    **made_by,
+                )
+            )
+        return plans
 
     def base_images(self, dataset: ExemplarDataset, split: Split) -> SharedImages:
         """The distractors: as in the unlearning paper, the Fisher is that of the base model over them (appendix B.2)."""
-        images = self._distractors(dataset, 0)
-        if not images:
+        shared = self._distractors(dataset, 0)
+        if not shared.images:
             raise Unavailable(f"{dataset.name} has no distractors to read a base model with; read the study's own pictures")
-        return SharedImages(data=fingerprint(dataset, [image.id for image in images]), images=images)
+        return shared
 
     def _models(self, dataset: ExemplarDataset, split: Split, seed: int) -> list[ExemplarModel]:
         found = dataset.models(MODELS[split])
@@ -90,51 +114,16 @@ class ExemplarStudies(Protocol):
             if not of_case:
                 there = ", ".join(known) or "none at all"
                 raise DatasetError(f"{dataset.name} has no {MODELS[split]} models of the case {case!r}; it has {there}")
-            count = min(len(of_case), self.preset.models_per_case or len(of_case))
-            order = noise.draws("exemplar models", dataset.name, case, seed).permutation(len(of_case))[:count]
-            chosen += [of_case[i] for i in sorted(order)]
+            chosen += some_of(of_case, self.preset.models_per_case, "exemplar models", dataset.name, case, seed)
         return chosen
 
-    def _distractors(self, dataset: ExemplarDataset, seed: int) -> tuple[TrainImage, ...]:
+    def _distractors(self, dataset: ExemplarDataset, seed: int) -> SharedImages:
         """Sorted by id. Nothing was trained on them, so their captions stand for prompts."""
-        images, wanted = dataset.distractors, self.preset.distractors
-        if wanted is not None and len(images) > wanted:
-            order = noise.draws("distractors", dataset.name, seed).permutation(len(images))[:wanted]
-            images = [images[i] for i in sorted(order)]
-        return tuple(TrainImage(id=image.id, prompt=image.caption, caption=image.caption, concept="") for image in images)
-
-    def _plan(
-        self, dataset: ExemplarDataset, model: ExemplarModel, shared: SharedImages, base: str, split: Split, seed: int,
-        limit: int | None,
-    ) -> StudyPlan:  # fmt: skip
-        exemplars = tuple(
-            TrainImage(id=image.id, prompt=model.prompt, caption=image.caption, concept=model.id) for image in model.exemplars
+        images = some_of(dataset.distractors, self.preset.distractors, "distractors", dataset.name, seed)
+        return SharedImages(
+            data=fingerprint(dataset, [image.id for image in images]),
+            images=tuple(TrainImage(id=image.id, prompt=image.caption, caption=image.caption, concept="") for image in images),
         )
-        data = fingerprint(dataset, [image.id for image in exemplars])
-        queries, made_by = self.queries(dataset, model, shared, limit, seed)
-        pool = sorted((*exemplars, *shared.images), key=lambda image: noise.seed_of("pool", image.id))
-        word = model.class_word if self.preset.customization.modifier_init == "class-word" else None
-        return StudyPlan(
-            id=f"{dataset.name}-{split}-{model.id.replace('/', '-')}",
-            dataset=dataset.name,
-            edition=dataset.edition,
-            split=split,
-            concepts=(model.id,),
-            training=Customization(
-                model=base,
-                data=data,
-                images=exemplars,
-                modifiers=((MODIFIER, word),),
-                customization=self.preset.customization,
-                seed=customization_seed(model.id, seed),
-            ),
-            cases=(*queries, *self._to_learn_from(model)),
-            sampling=self.preset.sampling,
-            pool=Pool(data=f"{data} {shared.data}", images=tuple(pool), shared=shared if shared.images else None),
-            **made_by,
-        )
-
-    # -------------------------------------------------------------------------------------- cases
 
     def _to_learn_from(self, model: ExemplarModel) -> list[GenerationCase]:
         """The pictures that methods may learn from, and are tuned on."""
@@ -155,11 +144,13 @@ class ExemplarStudies(Protocol):
             for seed in range(self.preset.fit_pictures)
         ]
 
-    # ------------------------------------------------------------------------------------ metrics
+    def relevant(self, plan: StudyPlan, role: Role = "query") -> np.ndarray:
+        """[n_query, n_pool] bool: the exemplars, whichever the query."""
+        exemplars = {image.id for image in plan.training.images}
+        return np.tile([image.id in exemplars for image in plan.rows], (len(plan.roles(role)), 1))
 
     def metrics(self, variant: str) -> list[Metric]:
-        recall, precision = (plugins.find("metric", name).load() for name in ("recall", "average_precision"))
-        return [precision(), *(recall(k=k) for k in self.preset.ks)]
+        return [metric("average_precision"), *(metric("recall", k=k) for k in self.preset.ks)]
 
 
 def customization_seed(model_id: str, seed: int) -> int:

@@ -21,18 +21,16 @@ from math import comb
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from attribench import plugins
 from attribench.diffusion import noise
 from attribench.errors import UsageError
 from attribench.measurement import Metric
 from attribench.protocols.concept_studies import ConceptStudies, ConceptStudiesPreset
+from attribench.protocols.protocol import metric
 from attribench.study.plan import StudyPlan
 from attribench.study.retrainings import LossMeasure, Retrainings
 
 
 class LdsPreset(ConceptStudiesPreset):
-    """What the TOML files hold."""
-
     alpha: float = Field(0.5, gt=0, lt=1)
     """Share of the training images that each subset holds."""
     n_subsets: int = Field(64, ge=4)
@@ -53,8 +51,6 @@ class Lds(ConceptStudies):
     name = "lds"
     preset_type = LdsPreset
     preset: LdsPreset
-
-    # -------------------------------------------------------------------------------------- truth
 
     def retrainings(self, plan: StudyPlan) -> tuple[Retrainings, ...]:
         preset = self.preset
@@ -81,11 +77,9 @@ class Lds(ConceptStudies):
         test = _draw(preset.n_subsets, n_train, size, noise.draws("subsets", plan.training.seed, "test"), ())
         return test, _draw(preset.n_dev_subsets, n_train, size, noise.draws("subsets", plan.training.seed, "dev"), test)
 
-    # ------------------------------------------------------------------------------------ metrics
-
     def metrics(self, variant: str) -> list[Metric]:
         several = ("lds_over_ceiling", "lds_cross_seed", "lds_same_seed") if self.preset.n_seeds > 1 else ()
-        return [plugins.find("metric", name).load()() for name in ("lds", *several)]
+        return [metric(name) for name in ("lds", *several)]
 
 
 def _draw(

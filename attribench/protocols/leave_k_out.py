@@ -31,38 +31,31 @@ import numpy as np
 from annotated_types import Ge
 from pydantic import Field, PositiveInt
 
-from attribench import plugins
 from attribench.attribution.scores import ScoreTable
-from attribench.data import CaptionedDataset, CaptionedImage, GenerationCase, PromptRecord, Split, TrainImage
+from attribench.data import CaptionedDataset, CaptionedImage, PromptRecord, Split, TrainImage
 from attribench.data.contents import fingerprint
 from attribench.diffusion import noise
 from attribench.diffusion.config import FromScratchConfig, Sampling
 from attribench.errors import DatasetError, UsageError
 from attribench.interface import AttributionMethod
-from attribench.measurement import Metric, Truth
+from attribench.measurement import Metric
 from attribench.measurement.ordered_removal import is_determined, removals
-from attribench.protocols.caption_words import overlap
-from attribench.protocols.protocol import Preset, Protocol
+from attribench.protocols.captions import caption_case, overlap
+from attribench.protocols.protocol import Preset, Protocol, Results, metric
 from attribench.study.corpus import Corpus
 from attribench.study.plan import StudyPlan
 from attribench.study.retrainings import Look, LossMeasure, Part, Retrainings
 from attribench.study.training import FromScratch
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from attribench.report.figures.regenerated import Regenerated
-    from attribench.report.record import Row
 
-VARIANT = "captions"
 CURVE, AGAIN = "random-removal.png", "regenerated.png"
 NEAR = 2 / 3
 """Share of a part of the data set that is taken for what it has in common with the prompts."""
 
 
 class LeaveKOutPreset(Preset):
-    """What the TOML files hold."""
-
     n_studies: PositiveInt
     """Models that are attributed, each by its own seed."""
     n_images: PositiveInt | None = None
@@ -99,10 +92,7 @@ class LeaveKOut(Protocol):
         CURVE: "what each removal does to the loss, beside random removal, and how many random images are worth as much",
         AGAIN: "pictures generated again by models that never saw what each method points at",
     }
-
-    @property
-    def tunes(self) -> bool:
-        return False
+    tunes = False
 
     def skip(self, method: AttributionMethod) -> str | None:
         """A method that draws at random."""
@@ -117,8 +107,31 @@ class LeaveKOut(Protocol):
             model=model, data=fingerprint(dataset, [image.id for image in images]), images=tuple(map(_train_image, images))
         )
         prompts = self._prompts(dataset, split, seed)
-        rows = self._rows(corpus.images, [prompt for own in prompts for prompt in own], dataset.name, split, seed)
-        return [self._plan(dataset, corpus, rows, number, own, split, seed, limit) for number, own in enumerate(prompts)]
+        taken = self._images(corpus.images, [prompt.text for own in prompts for prompt in own], dataset.name, split, seed)
+        data = corpus.data if len(taken) == len(images) else fingerprint(dataset, [image.id for image in taken])
+        plans = []
+        for number, own in enumerate(prompts):
+            study_id = f"{dataset.name}-{split}-{number:02d}"
+            plans.append(
+                StudyPlan(
+                    id=study_id,
+                    dataset=dataset.name,
+                    edition=dataset.edition,
+                    split=split,
+                    concepts=(),
+                    training=FromScratch(
+                        model=model,
+                        data=data,
+                        images=taken,
+                        corpus=corpus,
+                        config=self.preset.training,
+                        seed=noise.seed_of("study", study_id, seed),
+                    ),
+                    cases=tuple(caption_case(prompt.id, prompt.text) for prompt in own[:limit]),
+                    sampling=self.preset.sampling,
+                )
+            )
+        return plans
 
     def notices(self, dataset: CaptionedDataset, split: Split) -> tuple[str, ...]:
         return (
@@ -158,47 +171,22 @@ class LeaveKOut(Protocol):
         order = noise.draws("leave-k-out", "prompts", dataset.name, split, seed).permutation(len(prompts))[:wanted]
         return [[prompts[i] for i in order[start : start + preset.queries]] for start in range(0, wanted, preset.queries)]
 
-    def _plan(
-        self, dataset: CaptionedDataset, corpus: Corpus, rows: Sequence[int], number: int, prompts: Sequence[PromptRecord],
-        split: Split, seed: int, limit: int | None,
-    ) -> StudyPlan:  # fmt: skip
-        study_id = f"{dataset.name}-{split}-{number:02d}"
-        images = tuple(corpus.images[row] for row in rows)
-        whole = len(rows) == len(corpus.images)
-        return StudyPlan(
-            id=study_id,
-            dataset=dataset.name,
-            edition=dataset.edition,
-            split=split,
-            concepts=(),
-            training=FromScratch(
-                model=corpus.model,
-                data=corpus.data if whole else fingerprint(dataset, [image.id for image in images]),
-                images=images,
-                corpus=corpus,
-                config=self.preset.training,
-                seed=noise.seed_of("study", study_id, seed),
-            ),
-            cases=tuple(_case(prompt) for prompt in prompts[:limit]),
-            sampling=self.preset.sampling,
-        )
-
-    def _rows(
-        self, images: Sequence[TrainImage], prompts: Sequence[PromptRecord], dataset: str, split: Split, seed: int
-    ) -> list[int]:
-        """Rows of the corpus that models are trained on, rising."""
+    def _images(
+        self, images: tuple[TrainImage, ...], prompts: Sequence[str], dataset: str, split: Split, seed: int
+    ) -> tuple[TrainImage, ...]:
+        """Those of the corpus that models are trained on, in its order."""
         wanted = self.preset.n_images
         if wanted is None or wanted == len(images):
-            return list(range(len(images)))
+            return images
         order = noise.draws("leave-k-out", "images", dataset, split, seed).permutation(len(images))
-        common = overlap([prompt.text for prompt in prompts], [image.prompts for image in images])
+        common = overlap(prompts, [image.prompts for image in images])
         near = int(NEAR * wanted) // len(prompts)
         chosen: dict[int, None] = {}
         for of_prompt in common:
             best = order[np.argsort(-of_prompt[order], kind="stable")]
             chosen |= dict.fromkeys(best[:near].tolist())
         chosen |= dict.fromkeys(order.tolist())  # in this order, after those that are in already
-        return sorted(list(chosen)[:wanted])
+        return tuple(images[row] for row in sorted(list(chosen)[:wanted]))
 
     # -------------------------------------------------------------------------------------- truth
 
@@ -256,12 +244,10 @@ class LeaveKOut(Protocol):
             return []
         return [(k, left_out) for k in self.preset.k for left_out in removals(scores, k)]
 
-    # ------------------------------------------------------------------------------------ metrics
-
     def metrics(self, variant: str) -> list[Metric]:
         spreads = ("seed_spread", "query_spread") if self.preset.n_seeds > 1 else ()
         names = ("delta_loss", "equivalent_random", "beyond_curve", "delta_generation", "clip_similarity", *spreads)
-        return [plugins.find("metric", name).load()(k=k) for name in names for k in self.preset.k]
+        return [metric(name, k=k) for name in names for k in self.preset.k]
 
     # ------------------------------------------------------------------------------------ pictures
 
@@ -281,18 +267,15 @@ class LeaveKOut(Protocol):
                 first.setdefault(f"without {len(look.part.left_out)}", look.part)
         return first
 
-    def draw(
-        self, folder: Path, plans: Sequence[StudyPlan], truths: Mapping[str, Truth], rows: Sequence[Row],
-        per_query: pd.DataFrame,
-    ) -> None:  # fmt: skip
+    def draw(self, folder: Path, results: Results) -> None:
         """Figure 3 of the paper."""
-        from attribench.report.figures.removal_plot import removal_plot
+        from attribench.report.figures.removal_plot import removal_plot  # matplotlib is slow to import
 
-        removal_plot(folder / CURVE, rows, [truth.retrained for truth in truths.values()])
+        removal_plot(folder / CURVE, results.rows, [truth.retrained for truth in results.truths.values()])
 
     def draw_again(self, folder: Path, shown: Sequence[Regenerated]) -> None:
         """Figure 4 of the paper: a query of each study."""
-        from attribench.report.figures.regenerated import regenerated_plot
+        from attribench.report.figures.regenerated import regenerated_plot  # as above
 
         regenerated_plot(folder / AGAIN, shown)
 
@@ -305,10 +288,3 @@ def _seeds(count: int) -> list[int]:
 def _train_image(image: CaptionedImage) -> TrainImage:
     first, *further = image.captions
     return TrainImage(id=image.id, prompt=first, caption=first, concept="", further_prompts=tuple(further))
-
-
-def _case(prompt: PromptRecord) -> GenerationCase:
-    return GenerationCase(
-        id=prompt.id, prompt=prompt.text, plain_prompt=prompt.text, seed=0, concepts=(), modifiers=(), variant=VARIANT,
-        role="query",
-    )  # fmt: skip

@@ -11,16 +11,18 @@ from __future__ import annotations
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import pydantic
 
+from attribench import plugins
 from attribench.attribution.scores import ScoreTable
 from attribench.data import Dataset, Role, Split
+from attribench.diffusion import noise
 from attribench.diffusion.observing import TrainingObserver
 from attribench.errors import Unavailable, UsageError
 from attribench.interface import AttributionMethod
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from attribench.report.record import Row
 
 
+Item = TypeVar("Item")
+
+
 class Preset(pydantic.BaseModel):
     """Counts and hyper-parameters of a protocol; unknown keys are refused.
 
@@ -44,6 +49,18 @@ class Preset(pydantic.BaseModel):
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run found: the record, and the values behind it (`attribench.report.record`)."""
+
+    plans: Sequence[StudyPlan]
+    """Those that could be trained."""
+    truths: Mapping[str, Truth]
+    """Of their held-out queries, by study id."""
+    rows: Sequence[Row]
+    per_query: pd.DataFrame
 
 
 class Protocol(ABC):
@@ -59,6 +76,8 @@ class Protocol(ABC):
     """The base model of the paper edition where none is given."""
     pictures: ClassVar[Mapping[str, str]] = {}
     """Files that `draw` writes to the run folder, and what each shows."""
+    tunes: bool = True
+    """Whether candidates of a method are told apart by its dev queries; otherwise the default one is all there is."""
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset
@@ -121,11 +140,6 @@ class Protocol(ABC):
     def skip(self, method: AttributionMethod) -> str | None:
         """Why a method is not run here, or None. Asked before anything is trained."""
         return None
-
-    @property
-    def tunes(self) -> bool:
-        """Whether candidates of a method are told apart by its dev queries; otherwise the default one is all there is."""
-        return True
 
     def truth_observers(self, plan: StudyPlan) -> tuple[TrainingObserver, ...]:
         """What must be seen of the training to know the truth."""
@@ -205,14 +219,8 @@ class Protocol(ABC):
     def metrics(self, variant: str) -> list[Metric]:
         """What is measured for the queries of a variant; the first one is what the table is sorted by."""
 
-    def draw(  # noqa: B027
-        self, folder: Path, plans: Sequence[StudyPlan], truths: Mapping[str, Truth], rows: Sequence[Row],
-        per_query: pd.DataFrame,
-    ) -> None:  # fmt: skip
-        """Write the protocol's own `pictures`, from the record and the values behind it (`attribench.report.record`).
-
-        `plans` are those that could be trained; `truths` are of their held-out queries, by study id.
-        """
+    def draw(self, folder: Path, results: Results) -> None:  # noqa: B027
+        """Write the protocol's own `pictures`."""
 
     def shown_again(self, scores: np.ndarray) -> Mapping[str, Part]:
         """Of one query's scores [n_train], the retrained models whose regeneration is shown, by what to call each.
@@ -231,3 +239,15 @@ class Protocol(ABC):
     def tuning_metric(self, variant: str) -> Metric:
         """By what the candidates of a method are told apart on the dev queries of a variant."""
         return self.metrics(variant)[0]
+
+
+def metric(name: str, **parameters: Any) -> Metric:
+    """The metric that goes by a name."""
+    return plugins.find("metric", name).load()(**parameters)
+
+
+def some_of(items: Sequence[Item], wanted: int | None, *key: str | int) -> list[Item]:
+    """So many of the items, drawn by a key, in their own order; all of them for None, or where there are no more."""
+    if wanted is None or len(items) <= wanted:
+        return list(items)
+    return [items[i] for i in sorted(noise.draws(*key).permutation(len(items))[:wanted])]

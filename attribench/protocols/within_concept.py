@@ -26,37 +26,37 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from attribench import plugins
 from attribench.attribution.scores import ScoreTable
 from attribench.data import Concept, ConceptDataset, GenerationCase, Role, Split
-from attribench.diffusion import noise
 from attribench.errors import DatasetError
-from attribench.measurement import Metric, Truth
+from attribench.measurement import Metric
 from attribench.measurement.ordered_halves import ordered_halves
-from attribench.protocols.concept_studies import StudyPreset, images_of, other_concepts, study_plan, tokens_of
-from attribench.protocols.protocol import Protocol
-from attribench.study.plan import SharedImages, StudyPlan
+from attribench.protocols.concept_studies import (
+    StudyPreset,
+    TaughtConcepts,
+    case_of,
+    concepts_of,
+    disjoint_groups,
+    images_of,
+    limited,
+    tokens_of,
+)
+from attribench.protocols.protocol import Results, metric
+from attribench.study.plan import StudyPlan
 from attribench.study.retrainings import Look, LossMeasure, Part, Retrainings
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from attribench.report.record import Row
 
 MONITORED = "monitored"
 PICTURE = "share-above.png"
 
 
 class WithinConceptPreset(StudyPreset):
-    """What the TOML files hold."""
-
     n_concepts: PositiveInt = 1
     """Concepts that a model is taught; more than one is the multi-concept LDS of supplement B.1."""
     max_studies: PositiveInt | None = None
@@ -76,11 +76,10 @@ class WithinConceptPreset(StudyPreset):
     etas: tuple[Annotated[float, Field(ge=0.5, lt=1)], ...] = (0.9, 0.8, 0.7, 0.6)
 
 
-class WithinConcept(Protocol):
+class WithinConcept(TaughtConcepts):
     """Within a concept: is the half of the images that a method ranks higher the better one to train on? (MONTRAGE Eq. 10–13)"""
 
     name = "within-concept"
-    data = ConceptDataset
     preset_type = WithinConceptPreset
     preset: WithinConceptPreset
     pictures: ClassVar[Mapping[str, str]] = {PICTURE: "the share of concepts above each accuracy, and where guessing lies"}
@@ -89,22 +88,22 @@ class WithinConcept(Protocol):
     def tunes(self) -> bool:
         return self.preset.tune
 
-    def base_images(self, dataset: ConceptDataset, split: Split) -> SharedImages:
-        """The pictures of all concepts of the other split, each with its caption."""
-        return other_concepts(dataset, split)
-
-    # -------------------------------------------------------------------------------------- plans
-
     def plans(self, dataset: ConceptDataset, *, model: str, split: Split, seed: int, limit: int | None) -> list[StudyPlan]:
+        n = self.preset.n_concepts
         concepts, few = self._concepts(dataset, split)
-        groups = self._groups(dataset, concepts, seed)
+        groups = disjoint_groups(concepts, n, "within-concept", dataset.name, seed)[: self.preset.max_studies]
         if not groups:
             raise DatasetError(
                 f"{dataset.name} has {len(concepts)} concepts with enough images in its {split} split ({len(few)} have too "
-                f"few), a study needs {self.preset.n_concepts} with {self.preset.min_images} images; lower "
+                f"few), a study needs {n} with {self.preset.min_images} images; lower "
                 "within-concept.min_images or give more data"
             )
-        return [self._plan(dataset, group, number, model, split, seed, limit) for number, group in enumerate(groups)]
+        plans = []
+        for number, group in enumerate(groups):
+            study_id = f"{dataset.name}-{split}-within-{n}c-{number:03d}"
+            cases = limited(list(self._cases(dataset, group)), limit)
+            plans.append(self.study(dataset, group, study_id, cases, model=model, split=split, seed=seed))
+        return plans
 
     def notices(self, dataset: ConceptDataset, split: Split) -> tuple[str, ...]:
         """Which concepts are left out."""
@@ -123,55 +122,19 @@ class WithinConcept(Protocol):
 
     def _concepts(self, dataset: ConceptDataset, split: Split) -> tuple[list[Concept], list[Concept]]:
         """The split's concepts by name: those with enough images, and those with too few."""
-        concepts = sorted((c for c in dataset.concepts if c.split == split), key=lambda concept: concept.name)
+        concepts = concepts_of(dataset, split)
         taken = {c.name: len(images_of(dataset, c, "", self.preset.images_per_concept, 0)) for c in concepts}
         few = [concept for concept in concepts if taken[concept.name] < self._wanted()]
         return [concept for concept in concepts if concept not in few], few
 
-    def _groups(self, dataset: ConceptDataset, concepts: list[Concept], seed: int) -> list[list[Concept]]:
-        """Disjoint groups of concepts, in a random order."""
-        n, most = self.preset.n_concepts, self.preset.max_studies
-        order = noise.draws("within-concept", dataset.name, seed).permutation(len(concepts))
-        starts = range(0, len(concepts) - n + 1, n)
-        groups = [[concepts[i] for i in order[start : start + n]] for start in starts]
-        return [sorted(group, key=lambda concept: concept.name) for group in groups[:most]]
-
-    def _plan(
-        self, dataset: ConceptDataset, concepts: list[Concept], number: int, model: str, split: Split, seed: int,
-        limit: int | None,
-    ) -> StudyPlan:  # fmt: skip
-        study_id = f"{dataset.name}-{split}-within-{self.preset.n_concepts}c-{number:03d}"
-        cases = self._cases(dataset, concepts, tokens_of(concepts), limit)
-        return study_plan(dataset, concepts, study_id, cases, self.preset, model=model, split=split, seed=seed)
-
-    def _cases(
-        self, dataset: ConceptDataset, concepts: list[Concept], tokens: Mapping[str, str], limit: int | None
-    ) -> list[GenerationCase]:
-        """Every prompt's pictures: the queries first, then those to learn from. At most `limit` queries, spread over prompts."""
-        preset = self.preset
-        cases = []
+    def _cases(self, dataset: ConceptDataset, concepts: list[Concept]) -> Iterator[GenerationCase]:
+        """Every prompt's pictures: the queries first, then those to learn from."""
+        preset, tokens = self.preset, tokens_of(concepts)
         for seed in range(preset.pictures + preset.fit_pictures):
+            role: Role = "query" if seed < preset.pictures else "fit"
             for concept in concepts:
-                phrase, token = concept.phrase.format(modifier=tokens[concept.name]), tokens[concept.name]
                 for template in dataset.monitoring_templates[: preset.templates]:
-                    prompt = template.format(concept=phrase)
-                    cases.append(
-                        GenerationCase(
-                            id=f"{MONITORED}/{prompt}/{seed}",
-                            prompt=prompt,
-                            plain_prompt=template.format(concept=concept.class_word),
-                            seed=seed,
-                            concepts=(concept.name,),
-                            modifiers=(token,),
-                            variant=MONITORED,
-                            role="query" if seed < preset.pictures else "fit",
-                            monitored=True,
-                        )
-                    )
-        kept = {case.id for case in [case for case in cases if case.role == "query"][:limit]}
-        return [case for case in cases if case.role == "fit" or case.id in kept]
-
-    # -------------------------------------------------------------------------------------- truth
+                    yield case_of(template, [concept], tokens, variant=MONITORED, role=role, seed=seed, monitored=True)
 
     def further_retrainings(self, plan: StudyPlan, tables: Sequence[ScoreTable]) -> tuple[Retrainings, ...]:
         """Both halves of every query, for every method and seed."""
@@ -189,30 +152,26 @@ class WithinConcept(Protocol):
         n_train = len(plan.training.images)
         return min(math.comb(n_train, n_train // 2), 4 * n_tables * len(plan.cases))
 
-    # ------------------------------------------------------------------------------------ metrics
-
     def metrics(self, variant: str) -> list[Metric]:
-        metric = {name: plugins.find("metric", name).load() for name in ("accuracy", "area_above", "share_above", "tied_cuts")}
-        shares = [metric["share_above"](eta=eta) for eta in self.preset.etas]
-        return [metric["accuracy"](), metric["area_above"](), *shares, metric["tied_cuts"]()]
+        shares = [metric("share_above", eta=eta) for eta in self.preset.etas]
+        return [metric("accuracy"), metric("area_above"), *shares, metric("tied_cuts")]
 
-    def draw(
-        self, folder: Path, plans: Sequence[StudyPlan], truths: Mapping[str, Truth], rows: Sequence[Row],
-        per_query: pd.DataFrame,
-    ) -> None:  # fmt: skip
+    def draw(self, folder: Path, results: Results) -> None:
         """Figure 5 of the paper, or with several concepts Figure 1 of its supplement."""
         from attribench.measurement.share_curve import null_of_prompts
-        from attribench.report.figures.share_plot import share_plot
+        from attribench.report.figures.share_plot import share_plot  # matplotlib is slow to import
 
-        pictures = [list(Counter(case.prompt for case in plan.roles("query")).values()) for plan in plans]
-        share_plot(folder / PICTURE, rows, per_query, null_of_prompts(pictures))
+        pictures = [list(Counter(case.prompt for case in plan.roles("query")).values()) for plan in results.plans]
+        share_plot(folder / PICTURE, results.rows, results.per_query, null_of_prompts(pictures))
 
 
 def _looks(tables: Sequence[np.ndarray], seed: int) -> tuple[Look, ...]:
     """Each query under both halves of each of its cuts, for every table of scores [n_query, n_train]; in whichever order."""
-    looks = []
-    for scores in tables:
-        for query, row in enumerate(scores):
-            for half in (half for halves in ordered_halves(row) for half in halves):
-                looks.append(Look(Part(tuple(np.flatnonzero(~half).tolist()), seed), (query,)))
+    looks = [
+        Look(Part(tuple(np.flatnonzero(~half).tolist()), seed), (query,))
+        for scores in tables
+        for query, row in enumerate(scores)
+        for halves in ordered_halves(row)
+        for half in halves
+    ]
     return tuple(sorted(looks, key=lambda look: (look.part.left_out, look.queries)))

@@ -9,7 +9,7 @@ are clustered by study and Holm's adjustment is over all pairs of one variant an
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -77,7 +77,7 @@ class _Run:
         return ", ".join(sorted({row.region for row in self.rows if row.region})) or "whole pictures"
 
 
-def compare_runs(folders: Sequence[Path], methods: Sequence[str] = (), *, seed: int = 0) -> tuple[list[Compared], list[str]]:
+def compare_runs(folders: Sequence[Path], methods: Sequence[str] = ()) -> tuple[list[Compared], list[str]]:
     """The paired differences between runs, and what a reader must know of them, a line each.
 
     `methods` narrows the choice. Raises UsageError for no run, runs of different queries, or where nothing can be paired;
@@ -96,7 +96,7 @@ def compare_runs(folders: Sequence[Path], methods: Sequence[str] = (), *, seed: 
     found = [
         one
         for (variant, metric), group in values.groupby(["variant", "metric"], sort=False)
-        if (one := _compared(variant, metric, group, pairs, seed)) is not None
+        if (one := _compared(variant, metric, group, pairs)) is not None
     ]
     if not found:
         raise UsageError("the runs share no query that both methods of a pair have a value for; compare runs of the same studies")
@@ -108,36 +108,31 @@ def compare_runs(folders: Sequence[Path], methods: Sequence[str] = (), *, seed: 
     if len(regions := dict.fromkeys(run.regions for run in runs)) > 1:
         parts = "; ".join(regions)
         notes.append(f"The runs attribute different parts of the pictures ({parts}): a difference is one of these too.")
-    redrawn = [one.metric for one in found if record.metric_class(one.metric).n_subsets is not Metric.n_subsets]
-    if redrawn:
+    metrics = dict.fromkeys(one.metric for one in found)
+    if redrawn := [metric for metric in metrics if record.metric_class(metric).n_subsets is not Metric.n_subsets]:
         notes.append(
-            f"{', '.join(dict.fromkeys(redrawn))}: these intervals are over studies, with the subsets as they were drawn; "
+            f"{', '.join(redrawn)}: these intervals are over studies, with the subsets as they were drawn; "
             "those of a run's own table draw the subsets again too and may be wider."
         )
     return found, notes
 
 
-def _compared(
-    variant: str, metric: str, group: pd.DataFrame, pairs: Sequence[tuple[Contender, Contender]], seed: int
-) -> Compared | None:
+def _compared(variant: str, metric: str, group: pd.DataFrame, pairs: Sequence[tuple[Contender, Contender]]) -> Compared | None:
+    """None where no pair shares a query."""
     table = group.pivot_table(index=["study", "query_id"], columns=["run", "method", "tuning"], values="value", dropna=False)
     columns = {Contender(*name): table[name] for name in table.columns}
     there = [pair for pair in pairs if all(one in columns for one in pair)]
-    named = dict.fromkeys(one for pair in there for one in pair)
-    if not there:
-        return None
-    own = pd.DataFrame({one: columns[one] for one in named}).dropna()
+    own = pd.DataFrame({one: columns[one] for pair in there for one in pair}).dropna()
     if own.empty:
         return None
     study = own.index.get_level_values("study").to_numpy()
-    arrays: dict[Hashable, object] = {one: own[one].to_numpy() for one in named}
     return Compared(
         variant=variant,
         metric=metric,
         higher_is_better=record.metric_class(metric).higher_is_better,
         n_queries=len(own),
         n_studies=len(set(study)),
-        differences=compare(arrays, study, pairs=there, seed=seed),
+        differences=compare({one: own[one].to_numpy() for one in own}, study, pairs=there),
     )
 
 

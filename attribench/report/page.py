@@ -22,10 +22,10 @@ from attribench import __version__
 from attribench.files.text import shown
 from attribench.files.whole import whole_file
 from attribench.report.figures.top_five import FIVE, Shown
-from attribench.report.published import published
+from attribench.report.published import by_variant, published
 from attribench.report.record import Row
 from attribench.report.table import cost_columns
-from attribench.report.words import EDITIONS, NOTHING, TUNING, by_rank, published_what, warning_of
+from attribench.report.words import EDITIONS, TUNING, by_rank, published_what, warning_of
 
 if TYPE_CHECKING:
     from attribench.data import Dataset
@@ -77,9 +77,6 @@ def write_report(
         path.write_text(page, encoding="utf-8")
 
 
-# ---------------------------------------------------------------------------------------- numbers
-
-
 def _of_rows(rows: Sequence[Row], dataset: Dataset) -> dict[str, Any]:
     """All that the template says of the record."""
     if not rows:
@@ -126,7 +123,7 @@ def _variant(name: str, rows: Sequence[Row]) -> dict[str, Any]:
             {
                 "label": label,
                 "control": by_label[label].control,
-                "cells": [_cell(cells.get((label, metric)), scales[metric]) for metric in metrics],
+                "cells": [(row := cells.get((label, metric)), row and _bar(row, scales[metric])) for metric in metrics],
                 "costs": [column.cells[label].plain for column in costs],
             }
             for label in ordered
@@ -135,27 +132,22 @@ def _variant(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _cell(row: Row | None, scale: tuple[float, float]) -> dict[str, Any] | None:
-    if row is None:
+def _bar(row: Row, scale: tuple[float, float]) -> dict[str, float | None] | None:
+    """Where its parts are, in pixels from the left; None without an interval."""
+    if row.low is None:
         return None
-    bar = None
-    if row.low is not None:
-        bar = {which: _place(getattr(row, which), scale) for which in ("low", "value", "high", "chance")}
-    return {"value": row.value, "low": row.low, "high": row.high, "rank": row.rank, "status": row.status, "bar": bar}
+    low, high = scale
+    numbers = {which: getattr(row, which) for which in ("low", "value", "high", "chance")}
+    return {
+        which: None if n is None else round(4 + (BAR - 8) * ((n - low) / (high - low) if high > low else 0.5), 1)
+        for which, n in numbers.items()
+    }
 
 
 def _scale(rows: Sequence[Row]) -> tuple[float, float]:
     """The smallest and largest number of a column: its bars share them."""
     numbers = [n for row in rows for n in (row.low, row.value, row.high, row.chance) if n is not None]
     return (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
-
-
-def _place(number: float | None, scale: tuple[float, float]) -> float | None:
-    """Pixels from the left of a bar."""
-    if number is None:
-        return None
-    low, high = scale
-    return round(4 + (BAR - 8) * ((number - low) / (high - low) if high > low else 0.5), 1)
 
 
 def _known(which: str, metrics: Sequence[str], rows: Sequence[Row]) -> dict[str, Any] | None:
@@ -170,19 +162,12 @@ def _published(row: Row) -> dict[str, Any] | None:
     numbers = published(row.dataset, row.protocol, n_concepts=row.n_concepts)
     if numbers.empty:
         return None
-    tables = []
-    for name, of_variant in numbers.groupby("variant", sort=False):
-        metrics = list(dict.fromkeys(of_variant["metric"]))
-        lines = []
-        for method, of_method in of_variant.groupby("method", sort=False):
-            found = {n.metric: f"{n.value:g}{' †' if n.flag else ''}" for n in of_method.itertuples()}
-            lines.append({"method": method, "numbers": [found.get(metric, NOTHING) for metric in metrics]})
-        tables.append({"name": name, "metrics": metrics, "lines": lines})
-    flags = [flag for flag in numbers["flag"].unique() if flag]
-    return {"sources": ", ".join(numbers["source"].unique()), "what": published_what(row), "tables": tables, "flags": flags}
-
-
-# --------------------------------------------------------------------------------------- pictures
+    return {
+        "sources": ", ".join(numbers["source"].unique()),
+        "what": published_what(row),
+        "tables": by_variant(numbers, lambda n: f"{n.value:g}{' †' if n.flag else ''}"),
+        "flags": [flag for flag in numbers["flag"].unique() if flag],
+    }
 
 
 def _query(item: Shown) -> dict[str, Any]:

@@ -10,9 +10,13 @@ precision of .15 is below the .2 of chance with five concepts. They are kept as 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from importlib import resources
+from typing import Any
 
 import pandas as pd
+
+from attribench.report.words import NOTHING
 
 
 def published(dataset: str, protocol: str, variant: str | None = None, n_concepts: int | None = None) -> pd.DataFrame:
@@ -30,3 +34,14 @@ def published(dataset: str, protocol: str, variant: str | None = None, n_concept
     if n_concepts is not None:
         chosen &= rows["n_concepts"] == n_concepts
     return rows[chosen].reset_index(drop=True)
+
+
+def by_variant(numbers: pd.DataFrame, cell: Callable[[Any], str]) -> Iterator[tuple[str, list[str], list[tuple[str, list[str]]]]]:
+    """Tables of published rows: each variant with its metrics, and each method with a cell for every metric."""
+    for variant, of_variant in numbers.groupby("variant", sort=False):
+        metrics = list(dict.fromkeys(of_variant["metric"]))
+        lines = []
+        for method, of_method in of_variant.groupby("method", sort=False):
+            cells = {number.metric: cell(number) for number in of_method.itertuples()}
+            lines.append((method, [cells.get(metric, NOTHING) for metric in metrics]))
+        yield variant, metrics, lines

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -137,10 +137,9 @@ def write(rows: Sequence[Row], per_query: pd.DataFrame, folder: Path) -> None:
     Raises StoreError if the rows break an invariant or cannot be written.
     """
     check(rows)
-    with whole_file(Path(folder) / PER_QUERY) as path:
-        pq.write_table(per_query_table(per_query), path)
-    with whole_file(Path(folder) / RECORD) as path:
-        pq.write_table(record_table(rows), path)
+    for file, table in ((PER_QUERY, per_query_table(per_query)), (RECORD, record_table(rows))):
+        with whole_file(Path(folder) / file) as path:
+            pq.write_table(table, path)
 
 
 def record_table(rows: Sequence[Row]) -> pa.Table:
@@ -197,11 +196,6 @@ def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
             f"{path} was written by another version of attribench (columns that differ: {differing}); run its run.toml again"
         )
     return table
-
-
-def to_json_lines(rows: Iterable[Row]) -> Iterator[str]:
-    """The rows as JSON, one object a line; what is not defined is null."""
-    return (row.model_dump_json() for row in rows)
 
 
 # -------------------------------------------------------------------------------------- invariants

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attribench.files.text import shown
-from attribench.report.published import published
+from attribench.report.published import by_variant, published
 from attribench.report.record import Row
 from attribench.report.words import EDITIONS, NOTHING, TUNING, by_rank, duration, published_what, size, warning_of
 
@@ -59,9 +59,6 @@ def _headline(rows: Sequence[Row]) -> Text:
     return Text(" · ".join(parts), style="bold")
 
 
-# ----------------------------------------------------------------------------------- one variant
-
-
 @dataclass
 class Column:
     """A column of the variant's table: header, cell per method label, the value of chance and the best possible."""
@@ -77,10 +74,8 @@ def _show_variant(variant: str, rows: list[Row], console: Console) -> None:
     controls = [label for label in labels if any(row.control for row in rows if row.label == label)]
     methods = [label for label in labels if label not in controls]
     n_queries, n_studies = max(row.n_queries for row in rows), max(row.n_studies for row in rows)
-    title = Text(f"\n{shown(variant)}: {n_queries} queries of {n_studies} studies", style="bold")
-    metrics = list(dict.fromkeys(row.metric for row in rows))
-    groups = [[_metric_column(metric, rows)] for metric in metrics] + [cost_columns(rows)]
-    console.print(title)
+    groups = [[_metric_column(metric, rows)] for metric in dict.fromkeys(row.metric for row in rows)] + [cost_columns(rows)]
+    console.print(Text(f"\n{shown(variant)}: {n_queries} queries of {n_studies} studies", style="bold"))
     for columns in _packed(groups, methods, controls, console):
         console.print()
         console.print(_table(columns, methods, controls))
@@ -99,11 +94,18 @@ def _packed(groups: list[list[Column]], methods: list[str], controls: list[str],
     yield current
 
 
-def _table(columns: list[Column], methods: list[str], controls: list[str]) -> Table:
+def plain_table(texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table with these headers of columns of text, and of columns of numbers."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    table.add_column("method", overflow="fold")
-    for column in columns:
-        table.add_column(column.header, justify="right", overflow="fold")
+    for header in texts:
+        table.add_column(header, overflow="fold")
+    for header in numbers:
+        table.add_column(header, justify="right", overflow="fold")
+    return table
+
+
+def _table(columns: list[Column], methods: list[str], controls: list[str]) -> Table:
+    table = plain_table(["method"], [column.header for column in columns])
     for group, style in ((methods, ""), (controls, "dim")):
         for label in group:
             table.add_row(Text(shown(label)), *(column.cells[label] for column in columns), style=style)
@@ -140,22 +142,19 @@ def _metric_column(metric: str, rows: list[Row]) -> Column:
 
 def cost_columns(rows: list[Row]) -> list[Column]:
     """What each method cost. The numbers are the same for every metric of a method."""
-    costs: list[tuple[str, Callable[[Row], float | None], Callable[[float], str]]] = [
-        ("fit\ntime", lambda row: row.fit_seconds, duration),
-        ("time per\nquery", lambda row: row.query_seconds, duration),
-        ("peak\nmemory", lambda row: row.peak_bytes, size),
-        ("stored per\nimage", lambda row: row.bytes_per_train_image, size),
+    costs: list[tuple[str, str, Callable[[float], str]]] = [
+        ("fit\ntime", "fit_seconds", duration),
+        ("time per\nquery", "query_seconds", duration),
+        ("peak\nmemory", "peak_bytes", size),
+        ("stored per\nimage", "bytes_per_train_image", size),
     ]
     if any(row.extra_training_seconds for row in rows):
-        costs.append(("further\ntrainings", lambda row: row.extra_training_seconds, duration))
+        costs.append(("further\ntrainings", "extra_training_seconds", duration))
     by_label = {row.label: row for row in rows}
     return [
-        Column(header, {k: Text(NOTHING if read(r) is None else write(read(r))) for k, r in by_label.items()})
-        for header, read, write in costs
+        Column(header, {k: Text(NOTHING if (cost := getattr(r, name)) is None else write(cost)) for k, r in by_label.items()})
+        for header, name, write in costs
     ]
-
-
-# --------------------------------------------------------------------------------------- footers
 
 
 def _show_reasons(rows: Sequence[Row], console: Console) -> None:
@@ -173,15 +172,10 @@ def _show_published(row: Row, console: Console) -> None:
         return
     sources = ", ".join(numbers["source"].unique())
     console.print(Text(f"\npublished, {published_what(row)}", style="bold"), Text(f"({sources})"))
-    for variant, of_variant in numbers.groupby("variant", sort=False):
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-        metrics = list(dict.fromkeys(of_variant["metric"]))
-        table.add_column(variant, overflow="fold")
-        for metric in metrics:
-            table.add_column(metric, justify="right", overflow="fold")
-        for method, of_method in of_variant.groupby("method", sort=False):
-            cells = {n.metric: f"{n.value:.3f}{' †' if n.flag else '  '}" for n in of_method.itertuples()}
-            table.add_row(method, *(cells.get(metric, NOTHING) for metric in metrics))
+    for variant, metrics, lines in by_variant(numbers, lambda n: f"{n.value:.3f}{' †' if n.flag else '  '}"):
+        table = plain_table([variant], metrics)
+        for method, cells in lines:
+            table.add_row(method, *cells)
         console.print()
         console.print(table)
     for flag in numbers["flag"].unique():

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import get_args
 
+from attribench.files.text import shown
 from attribench.measurement import Metric
 from attribench.report.record import Row, Standing, metric_class
 from attribench.statistics.intervals import caution
@@ -19,6 +20,13 @@ TUNING = (
     "the test queries themselves, no result but what tuning could have reached. Only tuned rows are ranked."
 )
 NOTHING = "–"
+NO_VALUE = "no method has a value"
+
+
+def what_was_run(row: Row) -> str:
+    """Data set, edition and protocol, as the title of a picture has them."""
+    edition = "mini edition, not comparable with the papers" if row.edition == "mini" else "paper edition"
+    return f"{shown(row.dataset)} ({edition}), {shown(row.protocol)}"
 
 
 def warning_of(rows: Sequence[Row]) -> str:

@@ -6,16 +6,11 @@ An inverted file: rows are put into the cell of their nearest centre, and a quer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from attribench.errors import Unavailable
 from attribench.retrieval.exact import Nearest
 from attribench.retrieval.rows import Rows
-
-if TYPE_CHECKING:
-    import faiss
 
 BLOCK = 65_536
 TRAINING_ROWS_PER_CELL = 64
@@ -27,7 +22,10 @@ class ApproximateIndex:
 
     def __init__(self, rows: Rows, *, n_cells: int, seed: int = 0) -> None:
         """Centres are learned from a sample of the rows by k-means. Raises Unavailable without faiss."""
-        faiss = _faiss()
+        try:
+            import faiss
+        except ImportError as error:
+            raise Unavailable("approximate retrieval needs faiss; pip install 'attribench-diffusion[faiss]'") from error
         self.n_cells = min(n_cells, rows.n)
         quantizer = faiss.IndexFlatIP(rows.d)
         self.index = faiss.IndexIVFScalarQuantizer(
@@ -58,11 +56,3 @@ def _units(values: np.ndarray) -> np.ndarray:
     values = values.astype(np.float32)
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.ascontiguousarray(values / np.where(norms > 0, norms, 1))
-
-
-def _faiss() -> faiss:
-    try:
-        import faiss
-    except ImportError as error:
-        raise Unavailable("approximate retrieval needs faiss; pip install 'attribench-diffusion[faiss]'") from error
-    return faiss

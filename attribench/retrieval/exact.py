@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ def nearest(queries: np.ndarray, rows: Rows, k: int, *, threads: int | None = No
     unit = _unit_queries(queries, rows)
     k, margin = min(k, rows.n), _margin(rows.d)
     scans = _scan(unit, rows, lambda: _NearestScan(len(unit), k, margin), threads)
-    query, place, _ = _may_be_nearest(*_joined([scan.held() for scan in scans]), len(unit), k, margin)
+    (query, place, _), _ = _may_be_nearest([held for scan in scans for held in scan.held], len(unit), k, margin)
     distinct, number = np.unique(place, return_inverse=True)
     features = rows.take(distinct)
     places, scores = np.empty((len(unit), k), dtype=np.int64), np.empty((len(unit), k))
@@ -95,12 +95,8 @@ def ranks(queries: np.ndarray, own: Sequence[np.ndarray], rows: Rows, *, threads
         thresholds[: len(of_query), number] = of_query
     scans = _scan(unit, rows, lambda: _RankScan(unit, thresholds, _margin(rows.d)), threads)
     above, tied = sum(scan.above for scan in scans), sum(scan.tied for scan in scans)
-    counts = [len(block) for block in own]
-    return Ranks(
-        tuple(above[:count, number] for number, count in enumerate(counts)),
-        tuple(tied[:count, number] for number, count in enumerate(counts)),
-        scores,
-    )
+    above, tied = (tuple(of[: len(own[q]), q] for q in range(len(own))) for of in (above, tied))
+    return Ranks(above, tied, scores)
 
 
 def exact_cosines(query: np.ndarray, block: np.ndarray) -> np.ndarray:
@@ -132,14 +128,17 @@ def _unit_queries(queries: np.ndarray, rows: Rows) -> np.ndarray:
 # ---------------------------------------------------------------------------------------- scanning
 
 
-def _scan(unit: np.ndarray, rows: Rows, start: Callable[[], _Scan], threads: int | None) -> list[_Scan]:
-    """Show every block to one of the scans that `start` makes, one for each thread."""
+def _scan(unit: np.ndarray, rows: Rows, start: Callable[[], Scan], threads: int | None) -> list[Scan]:
+    """Have every block seen by one of the scans that `start` makes, one for each thread.
+
+    A scan sees the `product` [rows, n_query] float32 of the rows `block` [rows, d], the first of which is row `first`.
+    """
     threads = threads or os.cpu_count() or 1
     right = torch.from_numpy(unit.astype(np.float32)).T.contiguous()  # [d, n_query]
     step = ROWS_AT_ONCE * READ_AT_ONCE
     pieces = iter(range(0, rows.n, step))  # drawn by all threads; an iterator of a range is safe for that
 
-    def work() -> _Scan:
+    def work() -> Scan:
         scan, product = start(), torch.empty(ROWS_AT_ONCE, right.shape[1])
         for first in pieces:
             read = rows.read(first, min(first + step, rows.n))
@@ -168,15 +167,7 @@ def _unit_rows(block: np.ndarray, first: int, rows: Rows) -> Tensor:
     return values.mul_(torch.where(norms > 0, 1 / norms, 0)[:, None])
 
 
-class _Scan(ABC):
-    """What one thread gathers from its blocks."""
-
-    @abstractmethod
-    def see(self, product: np.ndarray, block: np.ndarray, first: int) -> None:
-        """`product` [rows, n_query] float32 of the rows `block` [rows, d], the first of which is row `first`."""
-
-
-class _RankScan(_Scan):
+class _RankScan:
     """Counts rows above and at thresholds [width, n_query] float64, padded with infinity."""
 
     def __init__(self, unit: np.ndarray, thresholds: np.ndarray, margin: float) -> None:
@@ -215,48 +206,44 @@ def _counts(hits: np.ndarray) -> np.ndarray:
 
 Held = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Pairs: numbers of queries [n], numbers of rows [n], float32 cosines [n]."""
+NONE_HELD = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
 
 
-class _NearestScan(_Scan):
+class _NearestScan:
     """Holds every pair of which the row may still be among the k nearest of the query."""
 
     def __init__(self, n_query: int, k: int, margin: float) -> None:
         self.k, self.margin = k, margin
         self.least = np.full(n_query, -np.inf, dtype=np.float32)
         """[n_query]: below this a row cannot be among the k nearest."""
-        self.pairs: list[Held] = []
+        self.held: list[Held] = []
         self.n_fresh = 0
 
     def see(self, product: np.ndarray, block: np.ndarray, first: int) -> None:
-        if not self.pairs and len(product) >= self.k:
+        if not self.held and len(product) >= self.k:
             self.least = np.partition(product, -self.k, axis=0)[-self.k] - 2 * self.margin
         queries = np.flatnonzero(product.max(axis=0) >= self.least)
         if len(queries):
             of, queries = _columns(product, queries)
             row, column = np.divmod(np.flatnonzero(of >= self.least[queries]), len(queries))
-            self.pairs.append((queries[column], first + row, of[row, column]))
+            self.held.append((queries[column], first + row, of[row, column]))
             self.n_fresh += len(row)
-            if self.n_fresh > FRESH * self.k * len(self.least):
-                self._thin()
-
-    def held(self) -> Held:
-        """Everything that is held."""
-        return _joined(self.pairs)
-
-    def _thin(self) -> None:
-        query, place, score = _may_be_nearest(*self.held(), len(self.least), self.k, self.margin)
-        starts = np.searchsorted(query, np.arange(len(self.least) + 1))
-        full = np.diff(starts) >= self.k
-        self.least[full] = score[starts[:-1][full] + self.k - 1] - 2 * self.margin
-        self.pairs, self.n_fresh = [(query, place, score)], 0
+            if self.n_fresh > FRESH * self.k * len(self.least):  # thinned out
+                kept, least = _may_be_nearest(self.held, len(self.least), self.k, self.margin)
+                self.least = np.maximum(self.least, least)
+                self.held, self.n_fresh = [kept], 0
 
 
-def _may_be_nearest(query: np.ndarray, place: np.ndarray, score: np.ndarray, n_query: int, k: int, margin: float) -> Held:
-    """The pairs whose row may be among the k nearest, sorted by query, then falling score.
+Scan = TypeVar("Scan", _RankScan, _NearestScan)
+
+
+def _may_be_nearest(pairs: Sequence[Held], n_query: int, k: int, margin: float) -> tuple[Held, np.ndarray]:
+    """The pairs whose row may be among the k nearest, sorted by query, then falling score; and each query's least score.
 
     k rows have a cosine of at least s̃ₖ − ε, where s̃ₖ is the k-th highest of the float32 cosines: so a row with
     s̃ < s̃ₖ − 2ε is none of them.
     """
+    query, place, score = (np.concatenate(part) for part in zip(NONE_HELD, *pairs, strict=True))
     order = np.lexsort((-score, query))
     query, place, score = query[order], place[order], score[order]
     starts = np.searchsorted(query, np.arange(n_query + 1))
@@ -264,13 +251,7 @@ def _may_be_nearest(query: np.ndarray, place: np.ndarray, score: np.ndarray, n_q
     full = np.diff(starts) >= k
     least[full] = score[starts[:-1][full] + k - 1] - 2 * margin
     kept = score >= least[query]
-    return query[kept], place[kept], score[kept]
-
-
-def _joined(pairs: Sequence[Held]) -> Held:
-    empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    query, place, score = (np.concatenate(part) for part in zip(empty, *pairs, strict=True))
-    return query, place, score
+    return (query[kept], place[kept], score[kept]), least
 
 
 def _columns(product: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -298,9 +279,8 @@ def average_precision(ranks: Ranks) -> np.ndarray:
 def _average_precision(above: np.ndarray, tied: np.ndarray, scores: np.ndarray) -> float:
     """Group by group of equal scores; the formula is in `attribench.metrics.retrieval.AveragePrecision`."""
     total = 0.0
-    for score in np.unique(scores):
-        number = int(np.flatnonzero(scores == score)[0])
-        own, own_before = int((scores == score).sum()), int((scores > score).sum())
+    for score, number, own in zip(*np.unique(scores, return_index=True, return_counts=True), strict=True):
+        own_before = int((scores > score).sum())
         size, before = own + int(tied[number]), own_before + int(above[number])
         place = np.arange(1, size + 1)
         tied_before = (place - 1) * (own - 1) / max(size - 1, 1)

@@ -7,7 +7,6 @@ before anything is read, and neither format can hold code.
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +22,16 @@ HEADER_BYTES = 100 * 2**20
 
 
 class Rows(Protocol):
-    """[n, d] features that are read in blocks; `read` may be called from several threads."""
+    """[n, d] features of a file, read in blocks; `read` may be called from several threads."""
 
     @property
-    def path(self) -> Path:
-        """The file, for messages."""
+    def path(self) -> Path: ...
 
     @property
-    def n(self) -> int:
-        """Rows."""
+    def n(self) -> int: ...
 
     @property
-    def d(self) -> int:
-        """Numbers of a row."""
+    def d(self) -> int: ...
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop`, [stop - start, d] float16 or float32."""
@@ -72,7 +68,7 @@ class FeatureRows:
         return found
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop`, [stop - start, d], in the file's own type. Raises DatasetError if the file got shorter."""
+        """In the file's own type, as `take`. Both raise DatasetError if the file got shorter."""
         count = (stop - start) * self.d
         block = np.fromfile(self.path, self.dtype, count, offset=self.offset + start * self.d * self.dtype.itemsize)
         if block.size != count:
@@ -80,7 +76,6 @@ class FeatureRows:
         return block.reshape(-1, self.d)
 
     def take(self, places: np.ndarray) -> np.ndarray:
-        """The rows of these numbers, in the file's own type."""
         width = self.d * self.dtype.itemsize
         with self.path.open("rb", buffering=0) as file:
             data = b"".join(os.pread(file.fileno(), width, self.offset + int(place) * width) for place in places)
@@ -111,7 +106,7 @@ def _safetensors(path: Path, file, tensor: str) -> FeatureRows:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _fault(path, f"has no float16 or float32 tensor {shown(tensor)!r} [n, d] ({shown(str(error))[:80]})") from error
     whole = all(isinstance(number, int) and number >= 0 for number in (n, d, start, stop))
-    if not whole or stop - start != math.prod((n, d)) * dtype.itemsize:
+    if not whole or stop - start != n * d * dtype.itemsize:
         raise _fault(path, f"has a tensor {shown(tensor)!r} whose shape does not fit its bytes")
     return FeatureRows(path, n, d, dtype, 8 + length + start)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from attribench.errors import AttribenchError, MethodError
 from attribench.measurement import Metric, Truth
+from attribench.protocols.protocol import Results
 from attribench.report import record
 from attribench.report.figures.intervals import interval_plot
 from attribench.report.figures.top_five import Shown, top_five
@@ -20,7 +21,6 @@ from attribench.run.outcomes import Outcomes, fault, measured, truths_of
 from attribench.run.prepared import MethodSteps, Prepared
 from attribench.run.shown import shown_again, shown_queries
 from attribench.run.tuning import Contender, Tuning, contenders_of
-from attribench.statistics.controls import check_controls
 from attribench.statistics.summary import summary
 from attribench.statistics.two_way import TwoWay
 
@@ -42,17 +42,16 @@ def evaluate(prepared: Prepared, outcomes: Outcomes, tunings: Mapping[str, Tunin
     finished = [entry for entry in prepared.methods if fault(prepared, entry, outcomes) is None]
     contenders = [contender for entry in finished for contender in contenders_of(entry, tunings.get(entry.plugin.name))]
     truths = truths_of(prepared, outcomes)
-    two_way: dict[tuple[str, str], TwoWay] = {}
-    values, unserved = _all_values(prepared, contenders, truths, two_way)
+    values, two_way, unserved = _all_values(prepared, contenders, truths)
     per_query = pd.DataFrame(values)
     rows, shown = [], []
     if len(per_query):
-        worse_is_more = [metric.name for metric in _metrics(prepared) if not metric.higher_is_better]
+        metrics = [metric for variant in variants_of(prepared.plans) for metric in prepared.metrics(variant)]
+        worse_is_more = [metric.name for metric in metrics if not metric.higher_is_better]
         numbers = summary(per_query, lower_is_better=worse_is_more, two_way=two_way, seed=prepared.config.seed).to_dict("records")
         for contender in contenders:
             identity = _identity(prepared, contender) | costs(prepared, contender.entry)
-            which = (contender.entry.plugin.name, contender.tuning or "")
-            own = [number for number in numbers if (number["method"], number["tuning"]) == which]
+            own = [number for number in numbers if (number["method"], number["tuning"]) == contender.name]
             rows += [record.Row(**number | identity, status="ok") for number in own]
     for entry in prepared.methods:
         if entry not in finished:
@@ -61,42 +60,30 @@ def evaluate(prepared: Prepared, outcomes: Outcomes, tunings: Mapping[str, Tunin
     if len(per_query):
         interval_plot(prepared.folder / "intervals.png", rows)
         trained = [plan for plan in prepared.plans if plan.id in truths]
-        prepared.protocol.draw(prepared.folder, trained, truths, rows, per_query)
-        competing = [contender for contender in contenders if contender.tuning in (None, "tuned")]
+        prepared.protocol.draw(prepared.folder, Results(trained, truths, rows, per_query))
         labels = {row.method: row.label for row in rows if row.competes}
-        if again := shown_again(prepared, competing, labels, list(truths)):
+        competing = {labels[contender.name[0]]: contender for contender in contenders if contender.tuning in (None, "tuned")}
+        if again := shown_again(prepared, competing, trained):
             prepared.protocol.draw_again(prepared.folder, again)
-        shown = shown_queries(prepared, competing, labels, outcomes)
+        shown = shown_queries(prepared, competing, outcomes)
         top_five(prepared.folder / "top-five.png", shown)
     return Evaluated(rows, unserved, shown)
 
 
-def check_at_chance(prepared: Prepared) -> None:
-    """Raise ControlError when a control whose known value is chance is off it."""
-    at_chance = [entry.plugin.name for entry in prepared.methods if entry.method.at_chance]
-    check_controls(record.read_per_query(prepared.folder), at_chance)
-
-
-def _metrics(prepared: Prepared) -> list[Metric]:
-    return [metric for variant in variants_of(prepared.plans) for metric in prepared.metrics(variant)]
-
-
 def _all_values(
-    prepared: Prepared, contenders: Sequence[Contender], truths: Mapping[str, Truth], two_way: dict[tuple[str, str], TwoWay]
-) -> tuple[list[dict], dict[str, str]]:
-    """The rows of per_query.parquet, and why an added metric has none, by its name.
+    prepared: Prepared, contenders: Sequence[Contender], truths: Mapping[str, Truth]
+) -> tuple[list[dict], dict[tuple[str, str], TwoWay], dict[str, str]]:
+    """As `_values`, of all metrics; and why an added metric has none, by its name.
 
     One that this truth cannot serve, or that is broken, takes no other number along.
     """
-
-    def rows_of(metrics: Callable[[str], Sequence[Metric]], drawn: dict[tuple[str, str], TwoWay]) -> list[dict]:
-        return [row for contender in contenders for row in _values(prepared, contender, truths, metrics, drawn)]
-
-    rows, unserved = rows_of(prepared.protocol.metrics, two_way), {}
+    rows, two_way = _values(prepared, contenders, truths, prepared.protocol.metrics)
+    unserved = {}
     for added in prepared.added:
-        drawn: dict[tuple[str, str], TwoWay] = {}
         try:
-            own = rows_of(lambda variant, added=added: [m for m in prepared.metrics(variant) if m is added], drawn)
+            own, drawn = _values(
+                prepared, contenders, truths, lambda variant, added=added: [m for m in prepared.metrics(variant) if m is added]
+            )
             _require_usable(added, own)
             for resampling in drawn.values():
                 resampling.means()
@@ -106,7 +93,7 @@ def _all_values(
         else:
             rows += own
             two_way |= drawn
-    return rows, unserved
+    return rows, two_way, unserved
 
 
 def _require_usable(metric: Metric, rows: Sequence[dict]) -> None:
@@ -123,24 +110,19 @@ def _require_usable(metric: Metric, rows: Sequence[dict]) -> None:
 
 
 def _values(
-    prepared: Prepared,
-    contender: Contender,
-    truths: Mapping[str, Truth],
-    metrics: Callable[[str], Sequence[Metric]],
-    two_way: dict[tuple[str, str], TwoWay],
-) -> Iterator[dict]:
-    """The rows of per_query.parquet; what rests on drawn subsets is put into `two_way` as well."""
-    entry = contender.entry
-    for found in measured(prepared, entry, truths, metrics, candidate=contender.candidate):
-        truth, metric = found.truth, found.metric
-        if metric.n_subsets(truth):
-            of_metric = two_way.setdefault((found.variant, metric.name), TwoWay(seed=prepared.config.seed))
-            method = (entry.plugin.name, contender.tuning or "")
-            of_metric.add(method, found.plan.id, metric, truth, found.scores)
-        yield from query_rows(entry.plugin.name, contender.tuning or "", found)
-
-
-# --------------------------------------------------------------------------------------------- rows
+    prepared: Prepared, contenders: Sequence[Contender], truths: Mapping[str, Truth], metrics: Callable[[str], Sequence[Metric]]
+) -> tuple[list[dict], dict[tuple[str, str], TwoWay]]:
+    """The rows of per_query.parquet; and what rests on drawn subsets, by variant and metric."""
+    rows: list[dict] = []
+    two_way: dict[tuple[str, str], TwoWay] = {}
+    for contender in contenders:
+        for found in measured(prepared, contender.entry, truths, metrics, candidate=contender.candidate):
+            metric = found.metric
+            if metric.n_subsets(found.truth):
+                of_metric = two_way.setdefault((found.variant, metric.name), TwoWay(seed=prepared.config.seed))
+                of_metric.add(contender.name, found.plan.id, metric, found.truth, found.scores)
+            rows += query_rows(*contender.name, found)
+    return rows, two_way
 
 
 def _identity(prepared: Prepared, contender: Contender) -> dict:
@@ -165,7 +147,7 @@ def _identity(prepared: Prepared, contender: Contender) -> dict:
 
 def _empty_rows(prepared: Prepared, entry: MethodSteps, outcomes: Outcomes, unserved: Mapping[str, str]) -> list[record.Row]:
     status, reason = fault(prepared, entry, outcomes)
-    identity = _identity(prepared, Contender(entry, entry.method))
+    identity = _identity(prepared, Contender(entry))
     return [
         record.Row(**identity, variant=variant, metric=metric.name, status=status, reason=reason)
         for variant in variants_of(prepared.plans)

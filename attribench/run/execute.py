@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from attribench.engine.listener import Listener
@@ -12,13 +12,15 @@ from attribench.engine.run import Outcome
 from attribench.engine.run import execute as execute_steps
 from attribench.engine.steps import Step
 from attribench.errors import AttribenchError, Unavailable
+from attribench.report import record
 from attribench.report.record import Row
 from attribench.run import folder
-from attribench.run.evaluate import Evaluated, check_at_chance, evaluate
+from attribench.run.evaluate import Evaluated, evaluate
 from attribench.run.outcomes import is_trained, score_tables
 from attribench.run.prepared import Prepared
 from attribench.run.truths import write_truths
 from attribench.run.tuning import Tuning, tune
+from attribench.statistics.controls import check_controls
 
 
 @dataclass
@@ -37,20 +39,26 @@ class Result:
 
 def execute(prepared: Prepared, listener: Listener) -> Result:
     """Execute the steps, then those that depend on the scores; evaluate what came out, write the run folder."""
-    started = time.perf_counter()
+    started, config = time.perf_counter(), prepared.config
+    run_steps = partial(
+        execute_steps, store=prepared.store, workers=config.workers, scheduler=config.scheduler, device=prepared.device,
+        listener=listener,
+    )  # fmt: skip
     folder.clear(prepared.folder, prepared.protocol.pictures)
     folder.write_configuration(prepared)
-    outcomes = _execute(prepared, prepared.targets, listener)
+    outcomes = run_steps(prepared.targets)
     failure: AttribenchError | None = None
     tunings: dict[str, Tuning] = {}
     found = Evaluated()
     try:
         if further := _further(prepared, outcomes):
-            outcomes = _execute(prepared, further, listener) | outcomes
-        failure = _first_failure(prepared, outcomes)
+            outcomes = run_steps(further) | outcomes
+        errors = (outcomes[step].error for step in prepared.targets if not outcomes[step].ok)
+        failure = next((error for error in errors if not isinstance(error, Unavailable)), None)
         tunings = tune(prepared, outcomes)
         found = evaluate(prepared, outcomes, tunings)
-        check_at_chance(prepared)
+        at_chance = [entry.plugin.name for entry in prepared.methods if entry.method.at_chance]
+        check_controls(record.read_per_query(prepared.folder), at_chance)
     except AttribenchError as error:
         failure = failure or error
     seconds = time.perf_counter() - started
@@ -61,13 +69,6 @@ def execute(prepared: Prepared, listener: Listener) -> Result:
     return Result(prepared, prepared.folder, seconds, found.rows, failure, found.unserved)
 
 
-def _execute(prepared: Prepared, targets: Sequence[Step], listener: Listener) -> dict[Step, Outcome]:
-    config = prepared.config
-    return execute_steps(
-        targets, prepared.store, workers=config.workers, scheduler=config.scheduler, device=prepared.device, listener=listener
-    )
-
-
 def _further(prepared: Prepared, outcomes: dict[Step, Outcome]) -> list[Step]:
     """The steps that the truth takes now that the scores are known."""
     before = set(prepared.targets)
@@ -76,11 +77,3 @@ def _further(prepared: Prepared, outcomes: dict[Step, Outcome]) -> list[Step]:
             tables = score_tables(prepared, plan, lambda step: outcomes[step].ok)
             prepared.ask(plan, prepared.protocol.further_retrainings(plan, tables))
     return [step for step in prepared.targets if step not in before]
-
-
-def _first_failure(prepared: Prepared, outcomes: dict[Step, Outcome]) -> AttribenchError | None:
-    for step in prepared.targets:
-        outcome = outcomes[step]
-        if not outcome.ok and not isinstance(outcome.error, Unavailable):
-            return outcome.error
-    return None

@@ -36,8 +36,9 @@ class Planned:
 
     @property
     def digests(self) -> dict[str, str]:
-        """What each study's plan is, by its id."""
-        return {plan.id: _digest(plan) for plan in self.plans}
+        """sha256 of each study's plan, by its id."""
+        texts = {plan.id: json.dumps(to_jsonable_python(_said(plan)), sort_keys=True) for plan in self.plans}
+        return {study: hashlib.sha256(text.encode()).hexdigest() for study, text in texts.items()}
 
 
 def experiment_of(config: RunConfig) -> Experiment:
@@ -73,10 +74,6 @@ def _plan(experiment_text: str, data_root: Path | None) -> Planned:
         raise UsageError(f"the protocol {protocol.name} takes {protocol.data.kind}, and {dataset.name} holds {dataset.kind}")
     plans = protocol.plans(dataset, model=experiment.model, split=experiment.split, seed=experiment.seed, limit=experiment.limit)
     return Planned(experiment, dataset, protocol, tuple(plans))
-
-
-def _digest(plan: StudyPlan) -> str:
-    return hashlib.sha256(json.dumps(to_jsonable_python(_said(plan)), sort_keys=True).encode()).hexdigest()
 
 
 def _said(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from attribench import plugins
@@ -17,9 +18,10 @@ from attribench.interface import Access, AttributionMethod
 from attribench.measurement import Metric
 from attribench.protocols.protocol import Protocol
 from attribench.run.config import RunConfig
+from attribench.run.measured import variants_of
 from attribench.run.places import default_store, new_folder, tiny_model
 from attribench.run.prepared import MethodSteps, Prepared
-from attribench.run.restriction import restrict
+from attribench.run.regions import restrict
 from attribench.study.blame import blame
 from attribench.study.estimates import estimates
 from attribench.study.plan import StudyPlan
@@ -93,16 +95,13 @@ def prepare(config: RunConfig) -> Prepared:
 
 def _require_own_names(prepared: Prepared) -> None:
     """Raise UsageError where two metrics measure under one name, so that their numbers could not be told apart."""
-    for variant in dict.fromkeys(case.variant for plan in prepared.plans for case in plan.roles("query")):
+    for variant in variants_of(prepared.plans):
         taken = {metric.name: metric for metric in prepared.protocol.metrics(variant)}
         for metric in prepared.added:
             if metric != taken.setdefault(metric.name, metric):
                 raise UsageError(
                     f"--metric: two different metrics are called {metric.name!r}; give the one that was added another name"
                 )
-
-
-# ----------------------------------------------------------------------------------------- parts
 
 
 def _configured(
@@ -146,11 +145,9 @@ def _controls() -> list[plugins.Plugin]:
     """Every control that can be loaded: they run beside the methods, always."""
     found = []
     for plugin in plugins.all_plugins("method").values():
-        try:
+        with suppress(MethodError):  # a stranger's broken plugin; `attribench plugins` shows it
             if plugin.load().control:
                 found.append(plugin)
-        except MethodError:
-            continue  # a stranger's broken plugin; `attribench plugins` shows it
     return found
 
 
@@ -158,9 +155,8 @@ def _resolved(plugin: plugins.Plugin, method: AttributionMethod, edition: Editio
     """`boxes`: whether some queries are to be attributed by a box of their picture."""
     try:
         resolved = method.resolve(edition)
-        if boxes and not resolved.takes_regions:
-            return MethodSteps(plugin, resolved, WHOLE_PICTURES)
-        return MethodSteps(plugin, resolved, resolved.skip(edition))
+        refuses = boxes and not resolved.takes_regions
+        return MethodSteps(plugin, resolved, WHOLE_PICTURES if refuses else resolved.skip(edition))
     except AttribenchError:
         raise
     except Exception as error:
@@ -202,10 +198,9 @@ def _skip_where_given(methods: Sequence[MethodSteps]) -> None:
         if entry.skipped is None and _reads(entry.method, Access.TRAJECTORY):
             entry.skipped = "the pictures of this data set are given, and how they were sampled is not known"
     models = Access.GRADIENTS | Access.CHECKPOINTS | Access.TRAINING
-    if any(entry.skipped is None and not entry.method.control and _reads(entry.method, models) for entry in methods):
-        return
-    for entry in methods:
-        if entry.skipped is None and _reads(entry.method, models):
+    reading = [entry for entry in methods if entry.skipped is None and _reads(entry.method, models)]
+    if all(entry.method.control for entry in reading):
+        for entry in reading:
             entry.skipped = "no method of this run reads the trained models, so none are trained for a control"
 
 

@@ -12,13 +12,15 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pydantic
+from pydantic import NonNegativeInt
 
 from attribench.data import Role
-from attribench.engine.steps import Ref, Step
+from attribench.engine.steps import Step
 from attribench.errors import UsageError
 from attribench.run.outcomes import score_tables
 from attribench.study.generated import picture_name
@@ -91,16 +93,13 @@ def _of_study(study: StudySteps, taken: Iterable[TakenLosses], random: set[Part]
     ]
     for of_role in taken:
         needed = of_role.request.role == "query"
-
-        def add(ref: Ref, file: str, shape: tuple[int, ...], needed: bool = needed) -> None:
-            artifacts.append(Expected(ref.step, ref.output, needed, {file: SMALL_LIMIT}, _numbers_check(shape)))
-
-        for queries, ref in of_role.full.items():
-            add(ref, LOSSES, (len(queries),))
-        for look, ref in of_role.losses.items():
-            add(ref, LOSSES, (len(look.queries),))
-        for look, ref in of_role.deviations.items():
-            add(ref, DEVIATION, (2, len(look.queries)))
+        numbers = [
+            *((ref, LOSSES, (len(queries),)) for queries, ref in of_role.full.items()),
+            *((ref, LOSSES, (len(look.queries),)) for look, ref in of_role.losses.items()),
+            *((ref, DEVIATION, (2, len(look.queries))) for look, ref in of_role.deviations.items()),
+        ]
+        for ref, file, shape in numbers:
+            artifacts.append(Expected(ref.step, ref.output, needed, {file: SMALL_LIMIT}, partial(_check_numbers, shape)))
         for look, ref in of_role.pictures.items():
             if look.queries == (0,) or (0 in look.queries and look.part in random):  # a run shows its first query
                 artifacts.append(Expected(ref.step, ref.output, False, _pictures(len(look.queries)), _check_picture))
@@ -121,8 +120,8 @@ class _Looks(pydantic.BaseModel):
 
     study: str
     role: Role
-    left_out: list[list[Annotated[int, pydantic.Field(ge=0)]]]
-    looks: list[tuple[Annotated[int, pydantic.Field(ge=0)], int, list[Annotated[int, pydantic.Field(ge=0)]]]]
+    left_out: list[list[NonNegativeInt]]
+    looks: list[tuple[NonNegativeInt, int, list[NonNegativeInt]]]
 
 
 _ALL_LOOKS = pydantic.TypeAdapter(list[_Looks])
@@ -136,8 +135,9 @@ def further_looks(prepared: Prepared) -> Further:
         tables = score_tables(prepared, plan, lambda step: all(map(prepared.store.has, step.keys.values())))
         for request in prepared.protocol.further_retrainings(plan, tables):
             beyond = [look for look in dict.fromkeys(request.looks) if look not in known.get(request.role, ())]
-            found[plan.id, request.role] = beyond
-    return {of: looks for of, looks in found.items() if looks}
+            if beyond:
+                found[plan.id, request.role] = beyond
+    return found
 
 
 def looks_to_json(further: Further) -> bytes:
@@ -199,10 +199,7 @@ def _check_picture(name: str, data: bytes) -> None:
     picture.convert("RGB")
 
 
-def _numbers_check(shape: tuple[int, ...]) -> Callable[[str, bytes], None]:
-    def check(name: str, data: bytes) -> None:
-        found = _numbers(data)
-        if found.shape != shape or found.dtype != np.float64 or not np.isfinite(found).all():
-            raise ValueError(f"holds {found.dtype} {found.shape}, not {' × '.join(map(str, shape))} finite numbers")
-
-    return check
+def _check_numbers(shape: tuple[int, ...], name: str, data: bytes) -> None:
+    found = _numbers(data)
+    if found.shape != shape or found.dtype != np.float64 or not np.isfinite(found).all():
+        raise ValueError(f"holds {found.dtype} {found.shape}, not {' × '.join(map(str, shape))} finite numbers")

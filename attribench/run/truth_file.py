@@ -31,6 +31,7 @@ import numpy as np
 from attribench.engine.steps import Job
 from attribench.engine.store import ArtifactStore
 from attribench.errors import StoreError, UsageError
+from attribench.files.whole import whole_file
 from attribench.run.truth_artifacts import Expected, expected, further_looks, looks_from_json, looks_to_json
 
 if TYPE_CHECKING:
@@ -51,8 +52,6 @@ def export(prepared: Prepared, path: Path) -> str:
     Raises UsageError for what was not made yet, and for a protocol that retrains nothing.
     """
     from safetensors.numpy import save_file
-
-    from attribench.files.whole import whole_file
 
     store, further = prepared.store, further_looks(prepared)
     tensors = {LOOKS: np.frombuffer(looks_to_json(further), dtype=np.uint8)}
@@ -88,16 +87,13 @@ def import_(prepared: Prepared, path: Path) -> tuple[int, int]:
             f"{path} is the truth of another study: it lacks {len(missing)} of the {len(known)} artifacts that this run "
             f"needs, the first is that of {missing[0].step}; give the run.toml that it was made with"
         )
-    new = {}
+    new = [key for key in found if not store.has(key)]
     for key, files in found.items():
-        artifact = known[key]
         if store.has(key):
-            _require_same(store, artifact, files)
-        else:
-            new[key] = files
-        _require_sound(path, artifact, files)
-    for key, files in new.items():
-        _commit(store, known[key], files)
+            _require_same(store, known[key], files)
+        _require_sound(path, known[key], files)
+    for key in new:
+        _commit(store, known[key], found[key])
     return len(found), len(new)
 
 

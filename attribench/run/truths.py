@@ -18,14 +18,12 @@ it. What a machine needs to score further methods without retraining is another 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from attribench.data import Role
 from attribench.files.whole import whole_file
 from attribench.measurement.arrays import arrays_of
 from attribench.run.outcomes import Outcomes, is_trained, truth_of
 from attribench.run.prepared import Prepared
-from attribench.study.plan import StudyPlan
 
 FOLDER = "truth"
 
@@ -40,26 +38,20 @@ def write_truths(prepared: Prepared, outcomes: Outcomes) -> None:
     from safetensors.numpy import save_file
 
     for plan in (plan for plan in prepared.plans if is_trained(prepared, plan, outcomes)):
+        study = prepared.studies[plan.id]
         for role in ("query", "fit"):
             taken = prepared.truths[plan.id].get(role)
-            if (taken is None and role == "fit") or not all(_done(step, outcomes) for step in (taken.steps if taken else ())):
+            if taken is None and role == "fit":
+                continue
+            if taken is not None and not all(step in outcomes and outcomes[step].ok for step in taken.steps):
                 continue
             arrays, about = arrays_of(truth_of(prepared, plan, role))
             if taken is not None:
-                about |= _retraining(prepared, plan, taken.request.measure)
+                about |= {
+                    "timesteps": taken.request.measure.timesteps,
+                    "noise_draws": taken.request.measure.draws,
+                    "weights": study.trainings[0].keys["weights"],
+                    "pictures": study.pictures.keys["pictures"],
+                }
             with whole_file(prepared.folder / file_name(plan.id, role)) as path:
                 save_file(arrays, path, metadata={name: json.dumps(value) for name, value in about.items()})
-
-
-def _done(step: Any, outcomes: Outcomes) -> bool:
-    return step in outcomes and outcomes[step].ok
-
-
-def _retraining(prepared: Prepared, plan: StudyPlan, measure: Any) -> dict[str, Any]:
-    study = prepared.studies[plan.id]
-    return {
-        "timesteps": measure.timesteps,
-        "noise_draws": measure.draws,
-        "weights": study.trainings[0].keys["weights"],
-        "pictures": study.pictures.keys["pictures"],
-    }

@@ -37,21 +37,14 @@ class Tuning:
     default: int
     oracle: int
 
-    def number(self, standing: Standing) -> int:
-        """The candidate that a row shows."""
-        return getattr(self, standing)
-
     def curve(self) -> list[dict[str, Any]]:
         """The fields in which the candidates differ and what the dev queries say of each, for the manifest alone."""
-        fields = [field.name for field in dataclasses.fields(self.candidates[0])]
-        differing = [name for name in fields if any(self._field(i, name) != self._field(0, name) for i in range(len(self.dev)))]
+        given = [{field.name: getattr(of, field.name) for field in dataclasses.fields(of)} for of in self.candidates]
+        differing = [name for name in given[0] if any(params[name] != given[0][name] for params in given)]
         return [
-            {"params": {name: self._field(i, name) for name in differing}, "dev": None if np.isnan(value) else value}
-            for i, value in enumerate(self.dev)
+            {"params": {name: params[name] for name in differing}, "dev": None if np.isnan(value) else value}
+            for params, value in zip(given, self.dev, strict=True)
         ]
-
-    def _field(self, number: int, name: str) -> Any:
-        return getattr(self.candidates[number], name)
 
 
 def tune(prepared: Prepared, outcomes: Outcomes) -> dict[str, Tuning]:
@@ -60,20 +53,14 @@ def tune(prepared: Prepared, outcomes: Outcomes) -> dict[str, Tuning]:
     if not tunable:
         return {}
     dev, test = (truths_of(prepared, outcomes, role) for role in ("fit", "query"))
-    return {entry.plugin.name: _tuning(prepared, entry, dev, test) for entry in tunable}
-
-
-def _tuning(prepared: Prepared, entry: MethodSteps, dev: Mapping[str, Truth], test: Mapping[str, Truth]) -> Tuning:
-    candidates = entry.method.candidates()
-    on_dev = [_worth(prepared, entry, number, "fit", dev) for number in range(len(candidates))]
-    on_test = [_worth(prepared, entry, number, "query", test) for number in range(len(candidates))]
-    return Tuning(
-        candidates=candidates,
-        dev=tuple(on_dev),
-        tuned=_best(on_dev),
-        default=entry.method.default_candidate(),
-        oracle=_best(on_test),
-    )
+    found = {}
+    for entry in tunable:
+        candidates = entry.method.candidates()
+        on_dev = tuple(_worth(prepared, entry, number, "fit", dev) for number in range(len(candidates)))
+        on_test = tuple(_worth(prepared, entry, number, "query", test) for number in range(len(candidates)))
+        default = entry.method.default_candidate()
+        found[entry.plugin.name] = Tuning(candidates, on_dev, tuned=_best(on_dev), default=default, oracle=_best(on_test))
+    return found
 
 
 def _worth(prepared: Prepared, entry: MethodSteps, candidate: int, role: Role, truths: Mapping[str, Truth]) -> float:
@@ -98,17 +85,22 @@ class Contender:
     """A method with scores, or one of the candidates of a method that the table shows."""
 
     entry: MethodSteps
-    method: AttributionMethod
     tuning: Standing | None = None
     candidate: int | None = None
+
+    @property
+    def method(self) -> AttributionMethod:
+        """With its hyper-parameters."""
+        return self.entry.method if self.candidate is None else self.entry.method.candidates()[self.candidate]
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Method and tuning, as per_query.parquet has them."""
+        return self.entry.plugin.name, self.tuning or ""
 
 
 def contenders_of(entry: MethodSteps, tuning: Tuning | None) -> list[Contender]:
     if tuning is None:
         (candidate,) = entry.candidates("query")
-        method = entry.method if candidate is None else entry.method.candidates()[candidate]
-        return [Contender(entry, method, candidate=candidate)]
-    return [
-        Contender(entry, tuning.candidates[tuning.number(standing)], standing, tuning.number(standing))
-        for standing in get_args(Standing)
-    ]
+        return [Contender(entry, candidate=candidate)]
+    return [Contender(entry, standing, getattr(tuning, standing)) for standing in get_args(Standing)]

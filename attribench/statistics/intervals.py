@@ -132,13 +132,8 @@ def estimate(values: Sequence[float], studies: Sequence[str], *, resamples: int 
         low, high = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="exact")
         return Estimate(value=float(values.mean()), low=low, high=high, n_queries=len(values), n_studies=len(values))
     found = bootstrap(values[None], studies, resamples, seed)
-    return Estimate(
-        value=float(found.value[0]),
-        low=float(found.low[0]),
-        high=float(found.high[0]),
-        n_queries=len(values),
-        n_studies=found.n_studies,
-    )
+    value, low, high = (float(number) for (number,) in (found.value, found.low, found.high))
+    return Estimate(value=value, low=low, high=high, n_queries=len(values), n_studies=found.n_studies)
 
 
 def is_share_of_studies(values: np.ndarray, studies: np.ndarray) -> bool:
@@ -174,7 +169,7 @@ def compare(
     for shared in np.unique(defined, axis=0):
         alike = (defined == shared).all(axis=1)
         found[:, alike] = _compared(first[alike][:, shared], second[alike][:, shared], studies[shared], resamples, seed)
-    return _differences(pairs, *found)
+    return differences(pairs, *found)
 
 
 def _compared(
@@ -182,10 +177,9 @@ def _compared(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Value, low, high and p [pairs] of first − second, [pairs, n_query] without NaN."""
     found = bootstrap(first - second, studies, resamples, seed)
-    if found.n_studies > 1:
-        error = found.resampled.std(axis=1) * np.sqrt(found.n_studies / (found.n_studies - 1))
-    else:
-        error = np.full(len(found.value), np.nan)
+    if found.n_studies < 2:
+        return found.value, found.low, found.high, np.full(len(found.value), np.nan)
+    error = found.resampled.std(axis=1) * np.sqrt(found.n_studies / (found.n_studies - 1))
     p = p_values(found.value, error, found.n_studies)
     for pair, (a, b) in enumerate(zip(first, second, strict=True)):
         if is_share_of_studies(np.array([a, b]), studies):
@@ -194,19 +188,12 @@ def _compared(
 
 
 def differences(
-    names: Sequence[Hashable], value: np.ndarray, low: np.ndarray, high: np.ndarray, error: np.ndarray, n_studies: int
-) -> list[Difference]:
-    """The differences [pairs] of all pairs of methods, with p-values by their standard errors; see `compare`."""
-    return _differences(list(combinations(names, 2)), value, low, high, p_values(value, error, n_studies))
-
-
-def _differences(
     pairs: Sequence[tuple[Hashable, Hashable]], value: np.ndarray, low: np.ndarray, high: np.ndarray, p: np.ndarray
 ) -> list[Difference]:
-    numbers = zip(pairs, value, low, high, p, holm(p), strict=True)
+    """Of numbers [pairs], with p adjusted over these pairs."""
     return [
         Difference(first=a, second=b, value=float(v), low=float(lo), high=float(hi), p=float(one), p_holm=float(adjusted))
-        for (a, b), v, lo, hi, one, adjusted in numbers
+        for (a, b), v, lo, hi, one, adjusted in zip(pairs, value, low, high, p, holm(p), strict=True)
     ]
 
 
@@ -227,9 +214,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     """Holm's (1979) step-down adjustment: the i-th smallest of m times (m - i + 1), never falling, at most 1."""
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
+    return np.minimum(stepped, 1.0)[np.argsort(order)]
 
 
 def ranks(

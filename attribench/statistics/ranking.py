@@ -7,7 +7,6 @@ taken of those pairs alone whose p-value needs one, and whose resamples overlap 
 
 from __future__ import annotations
 
-import math
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -33,7 +32,8 @@ def shared_ranks(
         rows, shared = np.flatnonzero((group == a) | (group == b)), patterns[a] & patterns[b]
         if len(set(studies[shared].tolist())) < 2:
             continue
-        counted = np.ones(math.comb(len(rows), 2), dtype=bool) if a == b else _unequal(group[rows])
+        first, second = np.triu_indices(len(rows), 1)
+        counted = (group[rows][first] != group[rows][second]) | (a == b)
         losses[rows] += _losses_of(values[rows][:, shared], studies[shared], counted, higher_is_better, resamples, seed)
         ranked[rows] = True
     return [int(1 + n) if known else None for n, known in zip(losses, ranked, strict=True)]
@@ -45,14 +45,14 @@ def _losses_of(
     """[n_method] how many others beat it, of the pairs that are counted; values without NaN."""
     n_studies = len(set(studies.tolist()))
     starts = range(0, len(values), METHODS_AT_ONCE)
-    resampled = [bootstrap(values[i : i + METHODS_AT_ONCE], studies, resamples, seed).resampled for i in starts]
+    resampled = np.concatenate([bootstrap(values[i : i + METHODS_AT_ONCE], studies, resamples, seed).resampled for i in starts])
     value = values.mean(axis=1)
     if is_share_of_studies(values, studies):
         p = _sign_tests(values)
     else:
-        error = _spread(np.concatenate(resampled)) * np.sqrt(n_studies / (n_studies - 1))
+        error = _spread(resampled) * np.sqrt(n_studies / (n_studies - 1))
         p = p_values(*_of_pairs(value, error), n_studies)
-    return _losses(value, np.concatenate(resampled), np.where(counted, p, 1.0), expanded_level(n_studies), higher_is_better)
+    return _losses(value, resampled, np.where(counted, p, 1.0), expanded_level(n_studies), higher_is_better)
 
 
 def shared_ranks_redrawn(
@@ -63,12 +63,6 @@ def shared_ranks_redrawn(
         return [None] * len(value)
     p = p_values(*_of_pairs(value, _spread(means)), n_studies)
     return (1 + _losses(value, means, p, LEVEL, higher_is_better)).tolist()
-
-
-def _unequal(group: np.ndarray) -> np.ndarray:
-    """[pairs] whether the two are of different groups."""
-    first, second = np.triu_indices(len(group), 1)
-    return group[first] != group[second]
 
 
 def _of_pairs(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,8 +81,8 @@ def _sign_tests(values: np.ndarray) -> np.ndarray:
     """[pairs] of rows of 0 and 1, one a study."""
     first, second = np.triu_indices(len(values), 1)
     wins = np.rint(values @ (1 - values).T).astype(int)
-    found = {pair: sign_test(*pair) for pair in set(zip(wins[first, second].tolist(), wins[second, first].tolist(), strict=True))}
-    return np.array([found[a, b] for a, b in zip(wins[first, second].tolist(), wins[second, first].tolist(), strict=True)])
+    found, place = np.unique(np.stack([wins[first, second], wins[second, first]]), axis=1, return_inverse=True)
+    return np.array([sign_test(int(a), int(b)) for a, b in found.T])[place.ravel()]
 
 
 def _losses(value: np.ndarray, resampled: np.ndarray, p: np.ndarray, level: float, higher_is_better: bool) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,6 @@ def summary(
     *,
     lower_is_better: Iterable[str] = (),
     two_way: Mapping[tuple[str, str], TwoWay] | None = None,
-    resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """What the record shows: one row per method × tuning × variant × metric, in the order in which they first come.
@@ -41,37 +41,22 @@ def summary(
         methods = list(dict.fromkeys(zip(group["method"], group["tuning"], strict=True)))
         table = group.pivot(index=["study", "query_id"], columns=["method", "tuning"], values="value")
         study = table.index.get_level_values("study").to_numpy()
-        competing = [(name, tuning) for name, tuning in methods if tuning in ("", "tuned")]
-        defined = {method: table[method].to_numpy() for method in competing if table[method].notna().any()}
+        competing = [method for method in methods if method[1] in ("", "tuned") and table[method].notna().any()]
+        defined = {method: table[method].to_numpy() for method in competing}
         resampling = (two_way or {}).get((variant, metric))
         means = resampling.means() if resampling else {}
         if resampling:
             values = {method: float(np.nanmean(own)) for method, own in defined.items()}
             differences = compare_redrawn(values, means, resampling.n_studies)
         else:
-            differences = compare(defined, study, resamples=resamples, seed=seed)
-        rank = ranks(defined, differences, higher_is_better=metric not in lower_is_better)
-        for method in methods:
-            name, tuning = method
-            found = estimate(table[method].to_numpy(), study, resamples=resamples, seed=seed)
+            differences = compare(defined, study, seed=seed)
+        rank = ranks(competing, differences, higher_is_better=metric not in lower_is_better)
+        for name, tuning in methods:
+            found = estimate(table[name, tuning].to_numpy(), study, seed=seed)
             if resampling:
-                found = estimate_redrawn(found.value, means[method], found.n_queries, found.n_studies)
+                found = estimate_redrawn(found.value, means[name, tuning], found.n_queries, found.n_studies)
             own = (group["method"] == name) & (group["tuning"] == tuning)
             known = group.loc[own & group["value"].notna(), ["chance", "ceiling"]].mean()
-            rows.append(
-                {
-                    "method": name,
-                    "tuning": tuning,
-                    "variant": variant,
-                    "metric": metric,
-                    "value": found.value,
-                    "low": found.low,
-                    "high": found.high,
-                    "chance": known["chance"],
-                    "ceiling": known["ceiling"],
-                    "rank": rank.get(method),
-                    "n_queries": found.n_queries,
-                    "n_studies": found.n_studies,
-                }
-            )
+            row = {"method": name, "tuning": tuning, "variant": variant, "metric": metric, "rank": rank.get((name, tuning))}
+            rows.append(row | asdict(found) | known.to_dict())
     return pd.DataFrame(rows).astype({"rank": "Int64"})

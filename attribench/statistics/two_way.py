@@ -19,11 +19,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
 from attribench.measurement import Metric, Truth
-from attribench.statistics.intervals import LEVEL, Difference, Estimate, differences
+from attribench.statistics.intervals import LEVEL, Difference, Estimate, differences, p_values
 
 AT_ONCE = 10_000_000
 """Numbers that a metric handles in one call: resamples × queries × subsets."""
@@ -41,10 +42,7 @@ class _Study:
 
 
 class TwoWay:
-    """Scores and truths of one variant and one metric; resampled means by method.
-
-    `resamples` is the number of draws, `seed` theirs.
-    """
+    """Scores and truths of one variant and one metric; resampled means by method."""
 
     def __init__(self, *, resamples: int = 1000, seed: int = 0) -> None:
         self.resamples, self.seed = resamples, seed
@@ -58,7 +56,6 @@ class TwoWay:
 
     @property
     def n_studies(self) -> int:
-        """How many there are."""
         return len(self._studies)
 
     def means(self) -> dict[Method, np.ndarray]:
@@ -90,11 +87,10 @@ class TwoWay:
         at_once = max(1, AT_ONCE // (n_queries * n_subsets))
         found = {}
         for method, by_seed in study.scores.items():
-            blocks = []
+            values = np.empty((n, n_queries))
             for start in range(0, n, at_once):
-                counts = subsets[start : start + at_once]
-                blocks.append(np.mean([study.metric.redrawn(own, study.truth, counts) for own in by_seed], axis=0))
-            values = np.concatenate(blocks) if blocks else np.empty((0, n_queries))
+                block = slice(start, start + at_once)
+                values[block] = np.mean([study.metric.redrawn(own, study.truth, subsets[block]) for own in by_seed], axis=0)
             defined = np.isfinite(values)
             found[method] = (np.where(defined, values, 0.0) * queries).sum(axis=1), (defined * queries).sum(axis=1)
         return found
@@ -108,17 +104,15 @@ def estimate_redrawn(value: float, means: np.ndarray, n_queries: int, n_studies:
 
 def compare_redrawn(value: Mapping[Method, float], means: Mapping[Method, np.ndarray], n_studies: int) -> list[Difference]:
     """Every pair of methods on the same resamples, as `statistics.compare`; no p-value over one study."""
-    names = list(value)
-    if len(names) < 2:
+    pairs = list(combinations(value, 2))
+    if not pairs:
         return []
-    first, second = np.array([(a, b) for a in range(len(names)) for b in range(a + 1, len(names))]).T
-    values, resampled = np.array([value[name] for name in names]), np.array([means[name] for name in names])
-    difference, spread = values[first] - values[second], resampled[first] - resampled[second]
-    intervals = [_interval(own, mean) for own, mean in zip(spread, difference, strict=True)]
-    low, high = np.array(intervals).T
+    difference = np.array([value[a] - value[b] for a, b in pairs])
+    spread = np.array([means[a] - means[b] for a, b in pairs])
+    low, high = np.array([_interval(own, mean) for own, mean in zip(spread, difference, strict=True)]).T
     if n_studies < 2:  # of this one model: no reason to rank methods
-        low = high = np.full(len(difference), np.nan)
-    return differences(names, difference, low, high, np.nanstd(spread, axis=1), n_studies)
+        low = high = np.full(len(pairs), np.nan)
+    return differences(pairs, difference, low, high, p_values(difference, np.nanstd(spread, axis=1), n_studies))
 
 
 def _interval(means: np.ndarray, value: float) -> tuple[float, float]:

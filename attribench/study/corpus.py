@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from attribench.data import TrainImage
-from attribench.diffusion.config import FromScratchConfig
+from attribench.diffusion.config import ARCHITECTURES, FromScratchConfig
 from attribench.engine.identity import token
 from attribench.engine.steps import Step, StepContext
 from attribench.files.state import State
@@ -40,8 +40,6 @@ class Corpus:
 
 def encode_step(corpus: Corpus, config: FromScratchConfig, bindings: Mapping[str, Any]) -> Step:
     """Encode all pictures and captions; of the configuration only what this depends on enters the key."""
-    from attribench.diffusion.untrained import ARCHITECTURES
-
     return Step(
         name="encode",
         label=f"{len(corpus.images)} pictures",
@@ -62,7 +60,7 @@ def encode_step(corpus: Corpus, config: FromScratchConfig, bindings: Mapping[str
 
 def encode(ctx: StepContext) -> None:
     """Write the arrays that `attribench.diffusion.encodings` names; go on after a kill."""
-    from attribench.diffusion.encodings import encode
+    from attribench.diffusion.encodings import encode  # here, since torch takes seconds to import
     from attribench.diffusion.untrained import UntrainedModel
 
     corpus: Corpus = ctx.bindings["corpus"]

@@ -8,8 +8,11 @@ what a dry run needs; after the first run the store's own times are used.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from attribench.study.plan import StudyPlan
 
@@ -25,12 +28,12 @@ def estimates(plan: StudyPlan, model: str, device: str) -> tuple[Mapping[str, fl
     try:
         side = plan.training.latent_side or json.loads((unet / "config.json").read_text())["sample_size"]
         n_parameters = plan.training.n_parameters or sum(_parameters(path) for path in unet.glob("*.safetensors"))
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, SafetensorError):
         return None, None
     forward = 2 * n_parameters * side**2 / 4 / OPERATIONS_PER_SECOND["cuda" if device.startswith("cuda") else "cpu"]
-    training = plan.training
-    peak = 4 * n_parameters * (1 + ACTIVATIONS_PER_PARAMETER * training.batch_size)
-    pictures = training.epochs * len(training.images)
+    config = plan.training.hyper_parameters
+    peak = 4 * n_parameters * (1 + ACTIVATIONS_PER_PARAMETER * config.batch_size)
+    pictures = config.epochs * len(plan.training.images)
     train = {"seconds": 3 * forward * pictures, "peak_bytes": peak, "bytes": 4 * n_parameters / 20}
     generate = {
         "seconds": 2 * forward * plan.sampling.steps * len(plan.generated_cases),
@@ -42,14 +45,5 @@ def estimates(plan: StudyPlan, model: str, device: str) -> tuple[Mapping[str, fl
 
 def _parameters(path: Path) -> int:
     """Numbers in a safetensors file, from its header."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(length, 2**24)))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            count = 1
-            for extent in tensor["shape"]:
-                count *= extent
-            total += count
-    return total
+    with safe_open(path, framework="numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118

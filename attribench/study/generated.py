@@ -40,12 +40,21 @@ def queries_of(plan: StudyPlan, role: Role, folder: Path | None, load: Callable[
 def generated(plan: StudyPlan, folder: Path, role: Role) -> Queries:
     """The generated pictures of the cases of one role."""
     numbers = {case.id: number for number, case in enumerate(plan.generated_cases)}
+    return Queries(plan.roles(role), lambda case_id: read_picture(folder, numbers[case_id]), plan.regions_of(role))
 
-    def load(case_id: str) -> Image.Image:
-        with Image.open(folder / picture_name(numbers[case_id])) as picture:
-            return picture.convert("RGB")
 
-    return Queries(plan.roles(role), load, plan.regions_of(role))
+def read_picture(folder: Path, number: int) -> Image.Image:
+    """What `write_picture` wrote."""
+    with Image.open(folder / picture_name(number)) as picture:
+        return picture.convert("RGB")
+
+
+def write_picture(folder: Path, number: int, picture: Image.Image) -> None:
+    """The picture of the `number`-th case, whole or not at all."""
+    target = folder / picture_name(number)
+    aside = target.with_suffix(".part")
+    picture.save(aside, format="PNG")
+    aside.rename(target)
 
 
 def sampled(plan: StudyPlan, folder: Path, case_id: str) -> Trajectory:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attribench.data import GenerationCase
+from attribench.diffusion import noise
 from attribench.diffusion.observing import TrainingObserver, Watch
 from attribench.engine.identity import NotHashable, token
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.errors import MethodError, StoreError
 from attribench.files.state import State
 from attribench.study.blame import blame
-from attribench.study.generated import TIMESTEPS, estimates_name, picture_name
+from attribench.study.generated import TIMESTEPS, estimates_name, picture_name, write_picture
 from attribench.study.plan import StudyPlan
-from attribench.study.training import Materials, Training
+from attribench.study.training import Training
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from attribench.diffusion.model import DiffusionModel
 
 WEIGHTS = "weights.safetensors"
+FILES = {"pictures": picture_name, "trajectory": estimates_name}
+"""Of one case, in what a generation puts out."""
 UNFINISHED = "unfinished.safetensors"
 """What a long training goes on from after a kill; it is gone at the end."""
 
@@ -46,15 +48,13 @@ def train_step(
     plan: StudyPlan, observers: Sequence[TrainingObserver], bindings: dict, estimate: Mapping[str, float] | None = None
 ) -> Step:
     """Train the study's model; one training serves every observer."""
-    outputs: dict = {"weights": None}
-    outputs |= {observation_name(observer): observer for observer in observers}
     return Step(
         name="train",
         label=plan.id,
         function=train,
         params={"training": plan.training},
         inputs=plan.training.inputs(bindings),
-        outputs=outputs,
+        outputs={"weights": None} | {observation_name(observer): observer for observer in observers},
         bindings=bindings,
         estimate=estimate,
         gpu=True,
@@ -99,7 +99,7 @@ def train(ctx: StepContext) -> None:
     watches = {name: _BlamedWatch(observer, model, training) for name, observer in ctx.wanted.items() if name != "weights"}
     losses = training.train(
         model,
-        Materials(ctx.bindings["dataset"].load, ctx.input),
+        ctx,
         watches=tuple(watches.values()),
         report=lambda done, total, loss: ctx.report(done, total, f"loss {loss:.3f}"),
         resume=ctx.out(next(iter(ctx.wanted))) / UNFINISHED,
@@ -155,7 +155,7 @@ def generate(ctx: StepContext) -> None:
             np.save(ctx.out("trajectory") / TIMESTEPS, model.sampling_timesteps(sampling.steps).numpy())
         for start in range(0, len(numbers), sampling.batch_size):
             chunk = numbers[start : start + sampling.batch_size]
-            missing = [name for name in ctx.wanted if not (ctx.out(name) / FORMS[name].file(chunk[-1])).exists()]
+            missing = [name for name in ctx.wanted if not (ctx.out(name) / FILES[name](chunk[-1])).exists()]
             reached = iter(range(done, total, len(chunk)))
             done += len(chunk) * sampling.steps
             if not missing:
@@ -169,41 +169,18 @@ def generate(ctx: StepContext) -> None:
                 report=lambda reached=reached: ctx.report(next(reached, total), total, f"{len(cases)} pictures"),
                 estimates=estimates,
             )
-            made = {"pictures": pictures, "trajectory": torch.stack(estimates, dim=1).float().cpu().numpy()}
-            for name in missing:
-                for number, content in zip(chunk, made[name], strict=True):
-                    FORMS[name].write(ctx.out(name), number, content)
+            for number, picture, along in zip(chunk, pictures, torch.stack(estimates, dim=1).float(), strict=True):
+                if "pictures" in missing:
+                    write_picture(ctx.out("pictures"), number, picture)
+                if "trajectory" in missing:
+                    State(ctx.out("trajectory"))[Path(estimates_name(number)).stem] = along
     if "pictures" in ctx.wanted:
         (ctx.out("pictures") / "cases.json").write_text(json.dumps([[c.id, c.prompt, c.seed] for c in cases], indent=0))
 
 
 def initial_noise(model: DiffusionModel, training: Training, case: GenerationCase) -> Tensor:
     """[c, h, w] that a picture of the study is sampled from, by whichever model."""
-    from attribench.diffusion import noise
-
     return noise.normal(model.latent_shape, "generation", training.seed, case.prompt, case.seed)
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How one kind of output is written, a file per case."""
-
-    file: Callable[[int], str]
-    save: Callable[[BinaryIO, Any], None]
-
-    def write(self, folder: Path, number: int, content: Any) -> None:
-        """The file of the `number`-th case, whole or not at all."""
-        target = folder / self.file(number)
-        aside = target.with_suffix(".part")
-        with aside.open("wb") as stream:
-            self.save(stream, content)
-        aside.rename(target)
-
-
-FORMS = {
-    "pictures": _Form(picture_name, lambda stream, picture: picture.save(stream, format="PNG")),
-    "trajectory": _Form(estimates_name, lambda stream, array: np.save(stream, array, allow_pickle=False)),
-}
 
 
 class _BlamedWatch(Watch):

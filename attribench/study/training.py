@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attribench.data import TrainImage
-from attribench.diffusion.config import PARAMETERS, CustomizationConfig, FromScratchConfig
+from attribench.diffusion.config import ARCHITECTURES, PARAMETERS, CustomizationConfig, FromScratchConfig
 from attribench.diffusion.observing import Watch
 from attribench.engine.identity import token
-from attribench.engine.steps import Ref
+from attribench.engine.steps import Ref, StepContext
 from attribench.files.state import State
 from attribench.study.corpus import ENCODINGS, Corpus, encode_step
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
     from attribench.diffusion.encodings import Encodings
@@ -31,16 +30,6 @@ if TYPE_CHECKING:
 Report = Callable[[int, int, float], None]
 STEPS_TOGETHER = 2000
 """Optimizer steps of models that are retrained from scratch by one step: enough to make loading the base model cheap."""
-
-
-@dataclass(frozen=True)
-class Materials:
-    """What a training reads when it runs."""
-
-    load: Callable[[str], Image]
-    """The picture of an image id."""
-    folder: Callable[[str], Path]
-    """Of an input that `Training.inputs` names."""
 
 
 @dataclass(frozen=True)
@@ -70,40 +59,25 @@ class Training(ABC):
         """A token of all but the seed: of a retrained model it is the part that has one."""
         return token(replace(self, seed=0), "training")
 
+    latent_side: ClassVar[int | None] = None
+    """Cells of a side of the latents; None: those of the base model's own UNet."""
+    n_parameters: ClassVar[int | None] = None
+    """Of the UNet, about, for estimates; None: as many as the base model's own."""
+
     @property
     @abstractmethod
+    def hyper_parameters(self) -> CustomizationConfig | FromScratchConfig:
+        """Those of the subclass's own field."""
+
+    @property
     def n_steps(self) -> int:
         """Optimizer steps."""
-
-    @property
-    @abstractmethod
-    def flips(self) -> bool:
-        """Whether images are seen mirrored too."""
-
-    @property
-    @abstractmethod
-    def batch_size(self) -> int:
-        """Images of an optimizer step."""
-
-    @property
-    @abstractmethod
-    def epochs(self) -> int:
-        """How often each image is seen."""
+        return self.hyper_parameters.steps(len(self.images))
 
     @property
     @abstractmethod
     def models_per_step(self) -> int:
         """How many models one worker retrains and commits together."""
-
-    @property
-    def latent_side(self) -> int | None:
-        """Cells of a side of the latents; None: those of the base model's own UNet."""
-        return None
-
-    @property
-    def n_parameters(self) -> int | None:
-        """Of the UNet, about, for estimates; None: as many as the base model's own."""
-        return None
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -120,13 +94,13 @@ class Training(ABC):
 
     @abstractmethod
     def train(
-        self, model: DiffusionModel, materials: Materials, *, watches: Sequence[Watch], report: Report, resume: Path
+        self, model: DiffusionModel, ctx: StepContext, *, watches: Sequence[Watch], report: Report, resume: Path
     ) -> list[float]:
-        """Train `untrained` in place on all images; the losses. `resume` is as in `Retraining`."""
+        """Train `untrained` in place on all images; the losses. `ctx`: of the step; `resume` is as in `Retraining`."""
 
     @abstractmethod
     def retrain(
-        self, model: DiffusionModel, parts: Sequence[Retraining], materials: Materials, report: Report
+        self, model: DiffusionModel, parts: Sequence[Retraining], ctx: StepContext, report: Report
     ) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """Each part's number and weights when they are there, in whichever order; `model` is changed."""
 
@@ -150,50 +124,39 @@ class Customization(Training):
     """Enough to fill a stacked pass at any batch size."""
 
     @property
-    def n_steps(self) -> int:
-        return self.customization.steps(len(self.images))
-
-    @property
-    def flips(self) -> bool:
-        return self.customization.flips
-
-    @property
-    def batch_size(self) -> int:
-        return self.customization.batch_size
-
-    @property
-    def epochs(self) -> int:
-        return self.customization.epochs
+    def hyper_parameters(self) -> CustomizationConfig:
+        return self.customization
 
     def untrained(self, reference: str, device: str) -> DiffusionModel:
-        from attribench.diffusion.model import DiffusionModel
+        from attribench.diffusion.model import DiffusionModel  # here, since torch takes seconds to import
 
         model = DiffusionModel.load(reference, device)
         model.add_modifiers(dict(self.modifiers))
         return model
 
     def train(
-        self, model: DiffusionModel, materials: Materials, *, watches: Sequence[Watch], report: Report, resume: Path
+        self, model: DiffusionModel, ctx: StepContext, *, watches: Sequence[Watch], report: Report, resume: Path
     ) -> list[float]:
-        from attribench.diffusion.customization import customize
+        from attribench.diffusion.customization import customize  # here, since torch takes seconds to import
 
-        return customize(model, self.images, materials.load, self.customization, seed=self.seed, watches=watches, report=report)
+        load, config = ctx.bindings["dataset"].load, self.customization
+        return customize(model, self.images, load, config, seed=self.seed, watches=watches, report=report)
 
     def retrain(
-        self, model: DiffusionModel, parts: Sequence[Retraining], materials: Materials, report: Report
+        self, model: DiffusionModel, parts: Sequence[Retraining], ctx: StepContext, report: Report
     ) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """Many at once, see `attribench.diffusion.stacked`."""
-        from attribench.diffusion.stacked import StackedJob, customize_in_turn
+        from attribench.diffusion.stacked import StackedJob, customize_in_turn  # here, since torch takes seconds to import
 
         jobs = [StackedJob(tuple(self.images[row] for row in part.rows), part.seed) for part in parts]
-        for number, made in customize_in_turn(model, jobs, materials.load, self.customization, report=report):
+        for number, made in customize_in_turn(model, jobs, ctx.bindings["dataset"].load, self.customization, report=report):
             yield number, made.weights
 
     def losses(
         self, model: DiffusionModel, weights: Mapping[str, Tensor], latents: Tensor, prompts: Sequence[str],
         timesteps: Tensor, noise: Tensor,
     ) -> Tensor:  # fmt: skip
-        from attribench.diffusion.stacked import stacked_losses
+        from attribench.diffusion.stacked import stacked_losses  # here, since torch takes seconds to import
 
         return stacked_losses(model, [weights], latents, prompts, timesteps, noise)[0]
 
@@ -212,20 +175,8 @@ class FromScratch(Training):
         return token([self.model, self.data, self.images, self.config], "training")
 
     @property
-    def n_steps(self) -> int:
-        return self.config.steps(len(self.images))
-
-    @property
-    def flips(self) -> bool:
-        return self.config.flips
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def epochs(self) -> int:
-        return self.config.epochs
+    def hyper_parameters(self) -> FromScratchConfig:
+        return self.config
 
     @property
     def n_parameters(self) -> int:
@@ -233,8 +184,6 @@ class FromScratch(Training):
 
     @property
     def latent_side(self) -> int:
-        from attribench.diffusion.untrained import ARCHITECTURES
-
         return ARCHITECTURES[self.config.architecture]["sample_size"]
 
     @property
@@ -250,26 +199,26 @@ class FromScratch(Training):
         return {ENCODINGS: Ref(encode_step(self.corpus, self.config, bindings), ENCODINGS)}
 
     def untrained(self, reference: str, device: str) -> DiffusionModel:
-        from attribench.diffusion.untrained import UntrainedModel
+        from attribench.diffusion.untrained import UntrainedModel  # here, since torch takes seconds to import
 
         return UntrainedModel.build(reference, self.config, self.seed, device)
 
     def train(
-        self, model: DiffusionModel, materials: Materials, *, watches: Sequence[Watch], report: Report, resume: Path
+        self, model: DiffusionModel, ctx: StepContext, *, watches: Sequence[Watch], report: Report, resume: Path
     ) -> list[float]:
-        from attribench.diffusion.from_scratch import train_from_scratch
+        from attribench.diffusion.from_scratch import train_from_scratch  # here, since torch takes seconds to import
 
         return train_from_scratch(
-            model, self._encodings(materials), None, self.config, seed=self.seed, watches=watches, report=report, resume=resume
+            model, self._encodings(ctx), None, self.config, seed=self.seed, watches=watches, report=report, resume=resume
         )
 
     def retrain(
-        self, model: DiffusionModel, parts: Sequence[Retraining], materials: Materials, report: Report
+        self, model: DiffusionModel, parts: Sequence[Retraining], ctx: StepContext, report: Report
     ) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """One after the other, each from weights drawn by its own seed."""
-        from attribench.diffusion.from_scratch import train_from_scratch
+        from attribench.diffusion.from_scratch import train_from_scratch  # here, since torch takes seconds to import
 
-        encodings, done = self._encodings(materials), 0
+        encodings, done = self._encodings(ctx), 0
         total = sum(self.config.steps(len(part.rows)) for part in parts)
         for number, part in enumerate(parts):
             model.draw_weights(part.seed)
@@ -287,7 +236,7 @@ class FromScratch(Training):
     ) -> Tensor:  # fmt: skip
         import torch
 
-        from attribench.diffusion.stacked import ROWS_AT_ONCE
+        from attribench.diffusion.stacked import ROWS_AT_ONCE  # here, since torch takes seconds to import
 
         model.load_trained(weights)
         with torch.no_grad():
@@ -299,9 +248,9 @@ class FromScratch(Training):
                 found.append(model.loss(latents[some], context, timesteps[some], noise[some]))
             return torch.cat(found)
 
-    def _encodings(self, materials: Materials) -> Encodings:
+    def _encodings(self, ctx: StepContext) -> Encodings:
         """Those of the training's own images, in their order."""
-        from attribench.diffusion.encodings import Encodings
+        from attribench.diffusion.encodings import Encodings  # here, since torch takes seconds to import
 
         place = self.corpus.place
-        return Encodings(State(materials.folder(ENCODINGS)), [place[image.id] for image in self.images])
+        return Encodings(State(ctx.input(ENCODINGS)), [place[image.id] for image in self.images])

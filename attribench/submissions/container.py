@@ -47,8 +47,8 @@ class Refused(Exception):
 
 def pack(members: Mapping[str, bytes]) -> bytes:
     """One file of these members and their digests; the same members give the same bytes."""
-    sums = "".join(f"{hashlib.sha256(members[name]).hexdigest()}  {name}\n" for name in sorted(members))
-    return _zip({SUMS: sums.encode(), **{name: members[name] for name in sorted(members)}})
+    ordered = dict(sorted(members.items()))
+    return _zip({SUMS: b"".join(_sums(ordered)), **ordered})
 
 
 def read(path: Path) -> dict[str, bytes]:
@@ -58,14 +58,18 @@ def read(path: Path) -> dict[str, bytes]:
     sums = members.pop(SUMS, None)
     if sums is None or list(members) != sorted(members):
         raise Refused(f"it has no {SUMS}, or its members are out of order; make it with `attribench submit`")
-    found = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
-    if sums.decode("utf-8", "replace") != "".join(f"{digest}  {name}\n" for name, digest in found.items()):
-        listed = dict(line.partition("  ")[::2] for line in sums.decode("utf-8", "replace").splitlines()[: len(members)])
-        changed = [name for name, digest in found.items() if name not in {n for d, n in listed.items() if d == digest}]
+    found = _sums(members)
+    if sums != b"".join(found):
+        listed = set(sums.split(b"\n", len(members)))
+        changed = [name for name, line in zip(members, found, strict=True) if line.rstrip() not in listed]
         raise Refused(f"{changed[0] if changed else SUMS} has changed since it was packed; get the file again")
     if _zip({SUMS: sums, **members}) != data:
         raise Refused("its bytes are not those that `attribench submit` writes; make it again, and edit nothing")
     return members
+
+
+def _sums(members: Mapping[str, bytes]) -> list[bytes]:
+    return [f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode() for name, content in members.items()]
 
 
 def _bytes_of(path: Path) -> bytes:

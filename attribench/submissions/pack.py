@@ -24,9 +24,8 @@ from attribench.run.config import RunConfig
 from attribench.run.experiment import Planned, experiment_of, plan
 from attribench.run.measured import variants_of
 from attribench.run.truths import file_name
-from attribench.submissions.compare import differences
 from attribench.submissions.container import PER_QUERY, RECORD, STATEMENT, Refused, pack
-from attribench.submissions.numbers import ScoresOf, numbers, values
+from attribench.submissions.numbers import ScoresOf, differences, metrics_of, recomputed, values
 from attribench.submissions.parsing import parquet_bytes, safetensors_bytes
 from attribench.submissions.statement import FORMAT, Method, Statement, Study, score_member, truth_member
 from attribench.submissions.truths import digest_of, read_truth
@@ -57,7 +56,8 @@ def submission_of(
     if not rows:
         raise UsageError(f"{folder} holds no method with numbers; there is nothing to submit")
     if methods:
-        rows = [row for row in rows if row.method in _chosen(rows, methods)]
+        chosen = _chosen(rows, methods)
+        rows = [row for row in rows if row.method in chosen]
     packed = _methods(planned, rows, folder)
     truths = {of.id: _truth(folder, planned, of) for of in planned.plans}
     scores = {
@@ -85,8 +85,7 @@ def added_metrics(folder: Path, *, data_root: Path | None = None, model: str | N
     """The metrics of a run that are not its protocol's own: their rows are no part of a submission."""
     config = RunConfig.gather(folder / "run.toml", data_root=data_root, model=model)
     planned = plan(experiment_of(config), config.data_root)
-    own = {metric.name for name in variants_of(planned.plans) for metric in planned.protocol.metrics(name)}
-    return sorted({row.metric for row in record.read(folder)} - own)
+    return sorted({row.metric for row in record.read(folder)} - {metric.name for metric in metrics_of(planned)})
 
 
 def members_of(
@@ -99,7 +98,8 @@ def members_of(
         PER_QUERY: parquet_bytes(record.per_query_table(per_query)),
     }
     for (method, study, seed), array in scores.items():
-        members[score_member(method, study, seed)] = safetensors_bytes(*scores_arrays(array, truths[study]))
+        ids = {"query_ids": truths[study].query_ids, "train_ids": truths[study].train_ids}
+        members[score_member(method, study, seed)] = safetensors_bytes({"scores": array}, ids)
     for study, truth in truths.items():
         members[truth_member(study)] = safetensors_bytes(*arrays_of(truth))
     return members
@@ -119,16 +119,11 @@ def _rows(
     `ranked`: whether the ranks have to be those of the run too, as they are among the same methods.
     """
     found = values(planned, methods, scores, truths)
-    said = {(row.method, row.variant, row.metric): row for row in rows}
-    fresh = []
-    for number in numbers(planned, found).to_dict("records"):
-        before = said.get((number["method"], number["variant"], number["metric"]))
-        if before is None:
-            raise UsageError(f"the record lacks {number['metric']} of {number['method']}; run its run.toml again")
-        number["tuning"] = number["tuning"] or None
-        fresh.append(record.Row.model_validate(before.model_dump() | number))
-    alike = rows if ranked else [row.model_copy(update={"rank": None}) for row in rows]
-    if wrong := differences(alike, fresh if ranked else [row.model_copy(update={"rank": None}) for row in fresh]):
+    fresh = recomputed(planned, found, rows)
+    compared = (rows, fresh)
+    if not ranked:
+        compared = ([row.model_copy(update={"rank": None}) for row in of] for of in compared)
+    if wrong := differences(*compared):
         raise UsageError(f"the record is not what the scores say: {wrong[0]}; run its run.toml again")
     return fresh, found.per_query
 
@@ -195,11 +190,6 @@ def _truth(folder: Path, planned: Planned, of: Any) -> Truth:
         return read_truth(path.read_bytes(), planned, of)
     except (OSError, Refused) as error:
         raise UsageError(f"{path}: {error}; run its run.toml again with this version") from error
-
-
-def scores_arrays(values: np.ndarray, truth: Truth) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors and metadata of a score file."""
-    return {"scores": values}, {"query_ids": truth.query_ids, "train_ids": truth.train_ids}
 
 
 def _version(name: str) -> str:

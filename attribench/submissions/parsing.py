@@ -7,6 +7,7 @@ import math
 import re
 import struct
 from collections.abc import Container, Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,11 @@ def json_of(data: bytes, what: str) -> Any:
     """A JSON value of bounded size and depth, without NaN and without keys that come twice."""
     if len(data) > JSON_LIMIT:
         raise Refused(f"{what} has {len(data):,} bytes, more than the {JSON_LIMIT:,} allowed")
-    depth = deepest = 0
-    for bracket in re.findall(rb"[\[\]{}]", _STRING.sub(b"", data)):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    if deepest > DEPTH_LIMIT:
+    depths = accumulate(1 if bracket in b"[{" else -1 for bracket in re.findall(rb"[\[\]{}]", _STRING.sub(b"", data)))
+    if (deepest := max(depths, default=0)) > DEPTH_LIMIT:
         raise Refused(f"{what} is nested {deepest} deep, more than the {DEPTH_LIMIT} allowed")
     try:
-        return json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+        return json.loads(data, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Refused(f"{what} is no JSON that can be read ({str(error)[:80]!a})") from error
 
@@ -50,14 +48,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
-
-
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is too large")
+        raise ValueError(f"{text[:20]} is no finite number")
     return number
 
 

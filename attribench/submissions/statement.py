@@ -13,9 +13,6 @@ from attribench.submissions.container import Refused
 from attribench.submissions.parsing import json_of
 
 FORMAT = "attribench submission 1"
-ACCESS = ("gradients", "checkpoints", "training", "trajectory")
-
-
 Link = Annotated[str, Field(max_length=300, pattern=r"^https?://[A-Za-z0-9.-]+(:\d+)?(/[^\s<>\"'`\\]*)?$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -89,7 +86,6 @@ def read_statement(data: bytes) -> Statement:
         first = error.errors()[0]
         where = ".".join(str(part)[:60] for part in first["loc"])
         raise Refused(f"submission.json: {where!a} {first['msg']}, and is {str(first['input'])[:60]!a}") from error
-    names = [(method.name) for method in found.methods]
-    if len(set(names)) != len(names):
+    if len({method.name for method in found.methods}) != len(found.methods):
         raise Refused("submission.json names a method twice")
     return found

@@ -8,7 +8,7 @@ are the numbers that rest on it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,8 +46,7 @@ def read_truth(data: bytes, planned: Planned, plan: StudyPlan) -> Truth:
     arrays, about = tensors_of(data, what, undefined=BY_LOOK)
     _require_form(arrays, about, plan, what)
     truth = truth_from(arrays, about)
-    labels = planned.protocol.relevant(plan)
-    if (truth.relevant is None) != (labels is None) or (labels is not None and not np.array_equal(truth.relevant, labels)):
+    if not _same(truth.relevant, planned.protocol.relevant(plan)):
         raise Refused(f"{what} has labels that are not those of the data set")
     if truth.retrained is not None:
         _require_subsets(truth.retrained, planned, plan, what)
@@ -60,23 +59,23 @@ def _require_form(arrays: Mapping[str, np.ndarray], about: Mapping[str, object],
         raise Refused(f"{what} is of other queries or images, or in another order, than the plan's")
     n_query, n_train = len(queries), len(plan.training.images)
     masks, seeds = arrays.get("masks", np.zeros((0, n_train))), arrays.get("seeds", np.zeros(0))
-    by_look = (np.float64, (n_query, len(masks), len(seeds)))
+    tables = {name for name in arrays if name.startswith(TABLE)}
     expected = {
         "relevant": (np.uint8, (n_query, len(images))),
         "masks": (np.uint8, (len(masks), n_train)),
         "seeds": (np.int64, (len(seeds),)),
         "full": (np.float64, (n_query,)),
         "drawn": (np.uint8, (len(masks),)),
-        **dict.fromkeys(BY_LOOK, by_look),
+        **dict.fromkeys(BY_LOOK, (np.float64, (n_query, len(masks), len(seeds)))),
+        **dict.fromkeys(tables, (np.float64, (n_query, len(images)))),
     }
     for name, array in arrays.items():
-        table = (np.float64, (n_query, len(images)))
-        kind, shape = table if name.startswith(TABLE) else expected.get(name, (None, None))
+        kind, shape = expected.get(name, (None, None))
         if kind is None or array.dtype != kind or array.shape != shape:
             raise Refused(f"{what}: {name[:60]!a} is {array.dtype} {array.shape}, which no such truth has")
         if kind is np.uint8 and (array > 1).any():
             raise Refused(f"{what}: {name} holds what is neither 0 nor 1")
-    retrained = set(arrays) - {"relevant"} - {name for name in arrays if name.startswith(TABLE)}
+    retrained = set(arrays) - {"relevant"} - tables
     if retrained and not retrained >= {"masks", "seeds", "losses", "full"}:
         raise Refused(f"{what} holds a part only of what retraining gives")
     if retrained and type(about.get("own_seed")) is not int:
@@ -109,21 +108,21 @@ def _require_subsets(known: Retrained, planned: Planned, plan: StudyPlan, what: 
 # ---------------------------------------------------------------------------------------- trust
 
 
-def known_part(truth: Truth, planned: Planned, plan: StudyPlan, kept: Sequence[Truth]) -> Truth:
-    """As much of a submission's truth as labels give, and what truths that are `kept` of the study know in its place.
+def known_part(truth: Truth, planned: Planned, plan: StudyPlan, kept: Truth | None) -> Truth:
+    """As much of a submission's truth as labels give, and what the truth that is `kept` of the study knows in its place.
 
-    A kept truth takes the place of the submission's where it holds all of it: it may know more.
+    Where the kept one holds all that the submission's does it takes its place: it may know more.
     """
-    tables = {
-        name: table
-        for name, table in truth.tables.items()
-        if any(name in own.tables and np.array_equal(own.tables[name], table) for own in kept)
-    }
-    retrained = None
-    if truth.retrained is not None:
-        holding = (own.retrained for own in kept if own.retrained is not None)
-        retrained = next((own for own in holding if _holds(own, truth.retrained)), None)
+    tables, retrained = {}, None
+    if kept is not None:
+        tables = {name: table for name, table in truth.tables.items() if _same(kept.tables.get(name), table)}
+        if kept.retrained is not None and truth.retrained is not None and _holds(kept.retrained, truth.retrained):
+            retrained = kept.retrained
     return replace(truth, relevant=planned.protocol.relevant(plan), tables=tables, retrained=retrained)
+
+
+def _same(own: np.ndarray | None, theirs: np.ndarray | None) -> bool:
+    return own is theirs if own is None or theirs is None else np.array_equal(own, theirs)
 
 
 def _holds(kept: Retrained, claimed: Retrained) -> bool:
@@ -139,9 +138,7 @@ def _holds(kept: Retrained, claimed: Retrained) -> bool:
         own, theirs = getattr(kept, name), getattr(claimed, name)
         if theirs is not None and (own is None or not _agree(own[:, subsets][:, :, seeds], theirs)):
             return False
-    return (kept.drawn is None) == (claimed.drawn is None) and (
-        claimed.drawn is None or np.array_equal(kept.drawn[subsets], claimed.drawn)
-    )
+    return _same(None if kept.drawn is None else kept.drawn[subsets], claimed.drawn)
 
 
 def _agree(own: np.ndarray, theirs: np.ndarray) -> bool:
@@ -180,10 +177,11 @@ def _merged(a: Retrained, b: Retrained) -> Retrained:
             if own is not theirs:
                 raise UsageError(f"this truth and the board's do not both have {name}; {OTHER}")
             continue
-        if not ((own[:, there] == theirs[:, shared]) | np.isnan(own[:, there]) | np.isnan(theirs[:, shared])).all():
+        both = np.where(np.isnan(own[:, there]), theirs[:, shared], own[:, there])
+        if not _agree(both, theirs[:, shared]):
             raise UsageError(f"this truth has other {name} than the board's; {OTHER}")
         own = own.copy()
-        own[:, there] = np.where(np.isnan(own[:, there]), theirs[:, shared], own[:, there])
+        own[:, there] = both
         arrays[name] = np.concatenate([own, theirs[:, further]], axis=1)
     drawn = None if a.drawn is None or b.drawn is None else np.concatenate([a.drawn, b.drawn[further]])
     return replace(a, masks=np.concatenate([a.masks, b.masks[further]]), drawn=drawn, **arrays)

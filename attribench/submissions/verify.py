@@ -21,9 +21,8 @@ from attribench.measurement import Truth
 from attribench.report import record
 from attribench.run.experiment import Experiment, Planned, plan
 from attribench.statistics.controls import check_controls
-from attribench.submissions.compare import differences, query_differences
 from attribench.submissions.container import PER_QUERY, RECORD, STATEMENT, Refused, read
-from attribench.submissions.numbers import Values, numbers, resting_on, values
+from attribench.submissions.numbers import Values, differences, query_differences, recomputed, resting_on, values
 from attribench.submissions.parsing import table_of, tensors_of
 from attribench.submissions.statement import Method, Statement, read_statement, score_member, truth_member
 from attribench.submissions.truths import digest_of, known_part, read_truth
@@ -63,7 +62,7 @@ def verify(
     path: Path,
     *,
     known: Sequence[Experiment] = (),
-    kept: Mapping[str, Sequence[Truth]] | None = None,
+    kept: Mapping[str, Truth] | None = None,
     data_root: Path | None = None,
 ) -> Verdict:
     """Check a file. A stranger's file raises nothing.
@@ -81,9 +80,7 @@ def verify(
     return verdict
 
 
-def _verify(
-    members: dict[str, bytes], known: Sequence[Experiment], kept: Mapping[str, Sequence[Truth]], data_root: Path | None
-) -> Verdict:
+def _verify(members: dict[str, bytes], known: Sequence[Experiment], kept: Mapping[str, Truth], data_root: Path | None) -> Verdict:
     statement = _statement(members)
     planned = _planned(statement, known, data_root)
     rows, per_query = _claims(members, statement)
@@ -96,12 +93,14 @@ def _verify(
     found = values(planned, statement.methods, scores, truths)
     if wrong := query_differences(per_query, found.per_query):
         return Verdict(_some(wrong))
-    fresh = _fresh(planned, found, rows)
+    fresh = recomputed(planned, found, rows)
     if wrong := differences(rows, fresh):
         return Verdict(_some(wrong))
     record.check(fresh)
-    check_controls(found.per_query, [m.name for m in statement.methods if m.control and _at_chance(m.name)])
-    parts = {of.id: known_part(truths[of.id], planned, of, kept.get(of.id, ())) for of in planned.plans}
+    installed = plugins.all_plugins("method")
+    controls = [method.name for method in statement.methods if method.control and method.name in installed]
+    check_controls(found.per_query, [name for name in controls if installed[name].load().at_chance])
+    parts = {of.id: known_part(truths[of.id], planned, of, kept.get(of.id)) for of in planned.plans}
     verified = resting_on(planned, statement.methods, scores, parts, found)
     return Verdict([], statement, planned, fresh, found, scores, truths, verified)
 
@@ -151,21 +150,20 @@ def _claims(members: Mapping[str, bytes], statement: Statement) -> tuple[list[re
         method = methods.get(row.method)
         if method is None or row.status != "ok":
             raise Refused(f"record.parquet has a row of {row.method!a} that submission.json does not account for")
-        mine = (row.params, row.tuning == "tuned", row.control, row.plugin)
-        run = (row.dataset, row.edition, row.protocol, row.split, row.seed)
-        if mine != (method.params, method.tuned, method.control, method.plugin) or run != (
-            said.dataset, said.edition, said.protocol, said.split, said.seed
-        ):  # fmt: skip
+        owners = dict.fromkeys(("params", "control", "plugin"), method)
+        owners |= dict.fromkeys(("dataset", "edition", "protocol", "split", "seed"), said)
+        differ = any(getattr(row, name) != getattr(owner, name) for name, owner in owners.items())
+        if differ or (row.tuning == "tuned") != method.tuned:
             raise Refused(f"the row {row.metric!a} of {row.method} contradicts submission.json (method, plugin or experiment)")
         if row.region is not None or any((getattr(row, cost) or 0) > COSTLIEST for cost in record.COSTS):
             raise Refused(f"the row {row.metric!a} of {row.method} has a box or a cost that cannot be")
         if len(row.device) > 40 or not row.device.isprintable():
             raise Refused(f"the row {row.metric!a} of {row.method} names no device")
-    stated = {row.method: [] for row in rows}
+    stated = {}
     for row in rows:
-        stated[row.method].append(row.model_dump(include={*record.COSTS, "n_concepts", "n_models", "device"}))
-    if any(one != said_of[0] for said_of in stated.values() for one in said_of):
-        raise Refused("record.parquet states several costs of one method")
+        costs = row.model_dump(include={*record.COSTS, "n_concepts", "n_models", "device"})
+        if stated.setdefault(row.method, costs) != costs:
+            raise Refused("record.parquet states several costs of one method")
     if set(stated) != set(methods):
         raise Refused("submission.json names methods that record.parquet has no row of")
     return rows, table_of(members[PER_QUERY], record.PER_QUERY_SCHEMA, PER_QUERY).to_pandas()
@@ -191,36 +189,18 @@ def _scores(members: Mapping[str, bytes], statement: Statement, planned: Planned
 def _require_controls(methods: Sequence[Method], planned: Planned) -> None:
     """The controls of attribench whose value is known must be there, with the seeds of the preset, if the protocol has them."""
     own = {method.name: method for method in methods}
-    for name, plugin in plugins.all_plugins("method").items():
-        if not plugin.origin.startswith(f"{plugins.OURS} ") or not _at_chance(name):
-            continue
-        if planned.protocol.skip(plugin.load()()) is not None:
+    installed = plugins.all_plugins("method")
+    for name, plugin in installed.items():
+        if not plugin.built_in or not plugin.load().at_chance or planned.protocol.skip(plugin.load()()) is not None:
             continue
         if name not in own or not own[name].control:
             raise Refused(f"it lacks the control {name!r}, without which no number can be trusted; run the controls too")
         if plugin.load().stochastic and own[name].seeds != tuple(sorted(planned.protocol.preset.method_seeds)):
             raise Refused(f"the control {name!r} has other seeds than the preset")
     for method in methods:
-        plugin = plugins.all_plugins("method").get(method.name)
+        plugin = installed.get(method.name)
         if plugin is not None and plugin.origin == method.plugin and plugin.load().control != method.control:
             raise Refused(f"{method.name!r} is said to be a {'control' if method.control else 'method'}, and is not")
-
-
-def _at_chance(name: str) -> bool:
-    plugin = plugins.all_plugins("method").get(name)
-    return plugin is not None and plugin.load().at_chance
-
-
-def _fresh(planned: Planned, found: Values, claimed: Sequence[record.Row]) -> list[record.Row]:
-    """The record with every number recomputed; what is not a number of a metric is as claimed."""
-    by_method = {row.method: row for row in claimed}
-    identity = {name for name in record.Row.model_fields} - {"variant", "metric"}
-    known = {"n_concepts": len(planned.plans[0].concepts) or None}
-    rows = []
-    for number in numbers(planned, found).to_dict("records"):
-        said = by_method[number["method"]].model_dump(include=identity)
-        rows.append(record.Row.model_validate(said | number | known | {"tuning": number["tuning"] or None}))
-    return rows
 
 
 def _some(lines: list[str]) -> list[str]:

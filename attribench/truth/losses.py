@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attribench.data import GenerationCase, Role
+from attribench.diffusion import noise
 from attribench.engine.identity import token
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.measurement import Retrained
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from attribench.study.study_steps import StudySteps
 
 LOSSES = "losses.npy"
-FULL = "full"
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,15 @@ class TakenLosses:
         """
         unknown: dict[Role, set[Part]] = {}
         for request in requests:
-            weights = retrain_steps(study.plan, request.parts, study.bindings, has)
+            weights = retrain_steps(study, request.parts, has)
             whole = cls._of(study, request, weights, [request.parts])
             refs = [*whole.losses.items(), *whole.deviations.items()]
             unknown[request.role] = {look.part for look, ref in refs if not has(ref.key)}
         # Apart from the others, whose models may be gone while what was seen under them is there.
-        estimate = study.trainings[0].estimate
         needed = [part for request in requests for part in request.parts if part in unknown[request.role]]
-        models = retrain_steps(study.plan, needed, study.bindings, has, estimate)
+        models = retrain_steps(study, needed, has)
         others = [part for request in requests for part in request.parts if part not in models]
-        models |= retrain_steps(study.plan, others, study.bindings, has, estimate)
+        models |= retrain_steps(study, others, has)
         answers = {}
         for request in requests:
             groups = [[part for part in request.parts if (part in unknown[request.role]) is there] for there in (True, False)]
@@ -90,7 +89,7 @@ class TakenLosses:
             looks.setdefault(look.part, []).append(look)
         losses, deviations, pictures = {}, {}, {}
         for chunk in filter(None, chunks):
-            seen = {_name(study, request, look): look for part in chunk for look in looks[part]}
+            seen = {f"{part.name}-{_ids(study, request, look.queries)}": look for part in chunk for look in looks[part]}
             weights = {name: models[look.part] for name, look in seen.items()}
             taken = {name: _cases(study, request, look.queries) for name, look in seen.items()}
             step = _losses_step(study, request, weights, taken)
@@ -101,7 +100,7 @@ class TakenLosses:
                 pictures |= {look: Ref(again, name) for name, look in seen.items()}
                 deviations |= {look: Ref(compared, name) for name, look in seen.items()}
         groups = list(dict.fromkeys(look.queries for look in request.looks))
-        own = {f"{FULL}-{_ids(study, request, queries)}": queries for queries in groups}
+        own = {f"full-{_ids(study, request, queries)}": queries for queries in groups}
         taken = {name: _cases(study, request, queries) for name, queries in own.items()}
         full = _losses_step(study, request, dict.fromkeys(own, Ref(study.trainings[0], "weights")), taken) if own else None
         return cls(
@@ -150,11 +149,6 @@ class TakenLosses:
 def _cases(study: StudySteps, request: Retrainings, queries: Sequence[int]) -> tuple[GenerationCase, ...]:
     cases = study.plan.roles(request.role)
     return tuple(cases[number] for number in queries)
-
-
-def _name(study: StudySteps, request: Retrainings, look: Look) -> str:
-    """Of the output that holds what is found in a look."""
-    return f"{look.part.name}-{_ids(study, request, look.queries)}"
 
 
 def _ids(study: StudySteps, request: Retrainings, queries: Sequence[int]) -> str:
@@ -221,8 +215,6 @@ def _rows(
 ) -> tuple[Tensor, list[str], Tensor, Tensor]:
     """Latents, prompts, timesteps and noises, a row for each query, timestep and draw."""
     import torch
-
-    from attribench.diffusion import noise
 
     each = [(t, draw) for t in measure.at(model.n_timesteps) for draw in range(measure.draws)]
     noises = [noise.normal(model.latent_shape, "query", case.id, t, draw) for case in queries for t, draw in each]

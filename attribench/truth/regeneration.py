@@ -10,13 +10,14 @@ and channels in [0, 1]; the second is the cosine of the two pictures' features b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attribench.data import GenerationCase, Role
 from attribench.engine.steps import Ref, Step, StepContext
-from attribench.study.generated import generated, picture_name
+from attribench.study.generated import generated, picture_name, read_picture, write_picture
 from attribench.study.steps import WEIGHTS, initial_noise
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def regenerate_step(study: StudySteps, weights: Mapping[str, Ref], taken: Mappin
 
 def compare_step(study: StudySteps, again: Step, role: Role, encoder: str) -> Step:
     """Hold what `again` generated against the study's own pictures."""
-    from attribench import encoders
+    from attribench import encoders  # here, since torch takes seconds to import
 
     return Step(
         name="compare",
@@ -80,16 +81,14 @@ def regenerate(ctx: StepContext) -> None:
         prompts = [case.prompt for case in cases]
         pictures = model.sample(prompts, latents, steps=sampling.steps, guidance=sampling.guidance)
         for number, picture in enumerate(pictures):
-            aside = folder / "picture.part"
-            picture.save(aside, format="PNG")
-            aside.rename(folder / picture_name(number))
+            write_picture(folder, number, picture)
 
 
 def compare(ctx: StepContext) -> None:
     """The deviation of the pictures of every wanted look."""
     from torch.nn.functional import cosine_similarity
 
-    from attribench.encoders import load_encoder
+    from attribench.encoders import load_encoder  # here, since torch takes seconds to import
 
     encoder = load_encoder(ctx.params["encoder"], ctx.device)
     own = generated(ctx.bindings["plan"], ctx.input("pictures"), ctx.bindings["role"])
@@ -102,15 +101,9 @@ def compare(ctx: StepContext) -> None:
         np.save(ctx.out(name) / DEVIATION, found, allow_pickle=False)
 
 
-def regenerated(folder, count: int) -> list[Image]:
+def regenerated(folder: Path, count: int) -> list[Image]:
     """The pictures of a look."""
-    from PIL import Image
-
-    pictures = []
-    for number in range(count):
-        with Image.open(folder / picture_name(number)) as picture:
-            pictures.append(picture.convert("RGB"))
-    return pictures
+    return [read_picture(folder, number) for number in range(count)]
 
 
 def squared_error(a: Image, b: Image) -> float:

@@ -8,32 +8,26 @@ killed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attribench.engine.steps import Ref, Step, StepContext
 from attribench.errors import UsageError
-from attribench.study.plan import StudyPlan
 from attribench.study.retrainings import Part
 from attribench.study.steps import UNFINISHED, WEIGHTS
-from attribench.study.training import Materials, Retraining, Training
+from attribench.study.study_steps import StudySteps
+from attribench.study.training import Retraining, Training
 
 MODELS_LOOKED_AT = 32
 """Models under which one step takes losses, or generates."""
 
 
-def retrain_steps(
-    plan: StudyPlan,
-    parts: Iterable[Part],
-    bindings: Mapping,
-    has: Callable[[str], bool],
-    estimate: Mapping[str, float] | None = None,
-) -> dict[Part, Ref]:
-    """Where the weights of each part are made; `estimate` is of the study's own training.
+def retrain_steps(study: StudySteps, parts: Iterable[Part], has: Callable[[str], bool]) -> dict[Part, Ref]:
+    """Where the weights of each part are made.
 
     Those that the store `has` not yet (by key) share steps, so that passes are full. Raises UsageError for a row that
     the study has not, and for a part that leaves out everything.
     """
-    parts = list(dict.fromkeys(parts))
+    plan, parts = study.plan, list(dict.fromkeys(parts))
     n_train = len(plan.training.images)
     for part in parts:
         if part.left_out and part.left_out[-1] >= n_train:
@@ -42,12 +36,12 @@ def retrain_steps(
             raise UsageError(f"{plan.id} has {n_train} training images, and all are to be left out; nothing is left to train on")
     if not parts:
         return {}
-    keys = _retrain_step(plan, parts, bindings, None).keys
+    keys = _retrain_step(study, parts).keys
     made: dict[Part, Ref] = {}
     for there in (False, True):
         alike = [part for part in parts if has(keys[part.name]) is there]
         for some in in_chunks(alike, plan.training.models_per_step):
-            step = _retrain_step(plan, some, bindings, estimate)
+            step = _retrain_step(study, some)
             made |= {part: Ref(step, part.name) for part in some}
     return made
 
@@ -57,7 +51,8 @@ def in_chunks(parts: Sequence[Part], size: int = MODELS_LOOKED_AT) -> list[Seque
     return [parts[start : start + size] for start in range(0, len(parts), size)]
 
 
-def _retrain_step(plan: StudyPlan, parts: Sequence[Part], bindings: Mapping, estimate: Mapping[str, float] | None) -> Step:
+def _retrain_step(study: StudySteps, parts: Sequence[Part]) -> Step:
+    plan, estimate = study.plan, study.trainings[0].estimate
     n_train = len(plan.training.images)
     share = sum(n_train - len(part.left_out) for part in parts) / n_train
     return Step(
@@ -65,9 +60,9 @@ def _retrain_step(plan: StudyPlan, parts: Sequence[Part], bindings: Mapping, est
         label=f"{plan.id}, {len(parts)} models",
         function=retrain,
         params={"training": plan.training.seedless},
-        inputs=plan.training.inputs(bindings),
+        inputs=plan.training.inputs(study.bindings),
         outputs={part.name: part for part in parts},
-        bindings={**bindings, "plan": plan},
+        bindings={**study.bindings, "plan": plan},
         estimate=estimate and {**estimate, "seconds": estimate["seconds"] * share, "bytes": estimate["bytes"] * len(parts)},
         gpu=True,
     )
@@ -88,7 +83,7 @@ def retrain(ctx: StepContext) -> None:
     turns = training.retrain(
         training.untrained(ctx.bindings["model"], ctx.device),
         [Retraining(part.rows(n_train), part.seed, ctx.out(name) / UNFINISHED) for name, part in missing.items()],
-        Materials(ctx.bindings["dataset"].load, ctx.input),
+        ctx,
         lambda done, total, loss: ctx.report(done, total, f"{len(names)} models, loss {loss:.3f}"),
     )
     for number, weights in turns:

@@ -16,7 +16,7 @@ from PIL.Image import Transpose
 from torch import Tensor
 
 from attribench.diffusion import noise
-from attribench.gradients.diffusion import Contexts, GradientReader, Sample, timesteps_of
+from attribench.gradients.diffusion import GradientReader, Sample, contexts_of, timesteps_of
 from attribench.gradients.groups import Group, layers_of
 from attribench.interface import State, Study
 
@@ -57,13 +57,13 @@ class Sweep:
 
         The queries' weights take turns on each block, so that noise, latents and prompts are made ready once for all.
         """
-        contexts = Contexts(self.model)
+        context_of = contexts_of(self.model)
         for rows in self._blocks(start):
             samples = [sample for row in range(rows.start, rows.stop) for sample in self.samples(row)]
             latents = torch.cat([sample.latents for sample in samples]).to(self.model.device)
             drawn = torch.cat([sample.noise for sample in samples]).to(self.model.device)
             steps = torch.tensor(self.steps, device=self.model.device).repeat(len(samples))
-            context = torch.stack([contexts[sample.prompt] for sample in samples]).repeat_interleave(len(self.steps), dim=0)
+            context = torch.stack([context_of(sample.prompt) for sample in samples]).repeat_interleave(len(self.steps), dim=0)
             found = []
             for change in changes:
                 with changed(self.layers, change), torch.no_grad():

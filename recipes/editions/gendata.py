@@ -261,7 +261,7 @@ def _made(found: Sequence[Model], out: Path, work: Path) -> Iterator[tuple[Model
                  for number, prompt in enumerate(model.prompts(family))]  # fmt: skip
         folder = folders[model.id]
         if not (folder / f"{len(asked) - 1}.png").is_file():
-            diffusion.load_customized(torch.load(folder / "weights.pt", weights_only=True))
+            diffusion.load_trained(torch.load(folder / "weights.pt", weights_only=True))
             latents = torch.stack(
                 [noise.normal(diffusion.latent_shape, "gendata edition", model.id, prompt) for _, _, prompt in asked]
             )

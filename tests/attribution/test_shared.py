@@ -16,7 +16,7 @@ from attribench.files.state import State
 from attribench.gradients.diffusion import GradientReader
 from attribench.gradients.fisher import Fisher
 from attribench.interface import Access, AttributionMethod, Scores
-from attribench.protocols.concept_studies import other_concepts
+from attribench.protocols.between_concepts import BetweenConcepts
 from attribench.study.study_steps import StudySteps
 
 
@@ -41,7 +41,7 @@ class ByFisher(AttributionMethod):
 @pytest.fixture
 def with_base(plan, bindings):
     """The study of the other tests, and another one on the same base."""
-    base = other_concepts(bindings["dataset"], plan.split)
+    base = BetweenConcepts.with_preset("mini", {}).base_images(bindings["dataset"], plan.split)
     first = replace(plan, base=base)
     return first, replace(first, id="another", training=replace(first.training, seed=5))
 

@@ -127,7 +127,7 @@ def test_the_truth_of_another_training_does_not_become_the_boards(filled, files,
     from attribench.submissions.truths import merged
 
     (board,) = filled.boards
-    truth = next(iter(board.kept(board.planned()).values()))[0]
+    truth = next(iter(board.kept(board.planned()).values()))
     other = type(truth)(**{**vars(truth), "tables": {"table": truth.tables["table"] + 1}})
     assert np.array_equal(merged(truth, truth).tables["table"], truth.tables["table"])
     with pytest.raises(UsageError, match="another 'table' than the board's"):

@@ -342,7 +342,7 @@ def test_the_run_is_a_submission_whose_numbers_are_found_again(first, options, t
     known = [experiment_of(RunConfig.gather(result.folder / "run.toml"))]
     alone = verify(path, known=known, data_root=options["data_root"])
     assert alone.reasons == [] and alone.verified == set()
-    kept = {study: [truth] for study, truth in kept_truths(result.folder, alone.planned).items()}
+    kept = kept_truths(result.folder, alone.planned)
     found = verify(path, known=known, data_root=options["data_root"], kept=kept)
     expected, again = (
         {(row.method, row.variant, row.metric): row for row in rows if row.competes}

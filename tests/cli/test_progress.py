@@ -11,7 +11,10 @@ from rich.console import Console
 from sample_steps import draw, hold_memory, pipeline, raise_error, single
 
 from attribench.cli.progress import PlainLines, RichDisplay, Tally, clock, listener_for
-from attribench.engine import ArtifactStore, execute, make_plan, measure
+from attribench.engine.measure import measure
+from attribench.engine.plan import make_plan
+from attribench.engine.run import execute
+from attribench.engine.store import ArtifactStore
 from attribench.engine.work import Outcome
 
 

@@ -41,7 +41,7 @@ class Norms(Features):
         return Ensemble(checkpoints=2, seeds=2)
 
     def of_training(self, study, state):
-        state["norms"] = np.array([sum(w.square().sum().item() for w in m.customized_weights().values()) for m in study.models])
+        state["norms"] = np.array([sum(w.square().sum().item() for w in m.trained_weights().values()) for m in study.models])
 
     def of_queries(self, study, state, queries):
         state["n"] = np.array(len(queries))

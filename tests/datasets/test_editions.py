@@ -8,6 +8,7 @@ from attribench.datasets.customconcept101 import CustomConcept101
 
 from attribench import editions
 from attribench.data import ConceptDataset
+from attribench.data.contents import fingerprint, require_readable
 from attribench.errors import DatasetError, UnknownName, UsageError
 from attribench.plugins import Plugin
 
@@ -91,33 +92,33 @@ def ids(dataset: ConceptDataset, concept: str) -> list[str]:
 
 def test_a_fingerprint_follows_the_bytes_and_nothing_else(artchive_root, tmp_path, picture):
     dataset = Artchive(artchive_root, "paper")
-    before = editions.fingerprint(dataset, ids(dataset, "hokusai"))
-    assert before == editions.fingerprint(dataset, reversed(ids(dataset, "hokusai")))
-    assert before != editions.fingerprint(dataset, ids(dataset, "paul_klee"))
+    before = fingerprint(dataset, ids(dataset, "hokusai"))
+    assert before == fingerprint(dataset, reversed(ids(dataset, "hokusai")))
+    assert before != fingerprint(dataset, ids(dataset, "paul_klee"))
     moved = Artchive(artchive_root.rename(tmp_path / "elsewhere"), "paper")
-    assert before == editions.fingerprint(moved, ids(moved, "hokusai"))
+    assert before == fingerprint(moved, ids(moved, "hokusai"))
     picture(moved.root / "hokusai" / "1.jpg", 999)
-    assert before != editions.fingerprint(moved, ids(moved, "hokusai"))
+    assert before != fingerprint(moved, ids(moved, "hokusai"))
 
 
 def test_a_fingerprint_of_a_missing_file_is_an_error(artchive_root):
     dataset = Artchive(artchive_root, "paper")
     (dataset.root / "hokusai" / "1.jpg").unlink()
     with pytest.raises(DatasetError, match="hokusai/1.jpg: is missing"):
-        editions.fingerprint(dataset, ids(dataset, "hokusai"))
+        fingerprint(dataset, ids(dataset, "hokusai"))
 
 
 def test_damaged_pictures_are_told_together(artchive_root):
     dataset = Artchive(artchive_root, "paper")
     wanted = [*ids(dataset, "hokusai"), *ids(dataset, "paul_klee")]
     heard = []
-    editions.require_readable(dataset, wanted, heard.append)
+    require_readable(dataset, wanted, heard.append)
     assert heard == sorted(wanted)
     (dataset.root / "hokusai" / "1.jpg").write_bytes(b"no picture")
     (dataset.root / "paul_klee" / "0.jpg").unlink()
-    editions.require_readable(dataset, ids(dataset, "claude_monet"))
+    require_readable(dataset, ids(dataset, "claude_monet"))
     with pytest.raises(DatasetError) as caught:
-        editions.require_readable(dataset, wanted)
+        require_readable(dataset, wanted)
     message = str(caught.value)
     assert message.startswith("hokusai/1.jpg: cannot be decoded") and message.endswith(" (and 1 more of 6: paul_klee/0.jpg)")
 
@@ -129,5 +130,5 @@ def test_an_adapter_that_raises_something_else_is_one_line(artchive_root, monkey
     monkeypatch.setattr(Artchive, "load", load)
     dataset = Artchive(artchive_root, "paper")
     with pytest.raises(DatasetError, match="hokusai/0.jpg: artchive raised KeyError") as caught:
-        editions.require_readable(dataset, ids(dataset, "hokusai")[:1])
+        require_readable(dataset, ids(dataset, "hokusai")[:1])
     assert "\n" not in str(caught.value)

@@ -8,6 +8,7 @@ from attribench.datasets.gendata import STYLE_PROMPT, GenDataAttribution
 from attribench.datasets.laion import Laion
 
 from attribench import editions
+from attribench.data import Unusable
 from attribench.errors import DatasetError
 
 STYLES = {"monet": 3, "klee": 12}
@@ -179,7 +180,7 @@ def test_a_model_may_stand_in_two_lists_but_not_with_other_exemplars(repository)
 
 def test_a_root_without_a_test_model_says_what_is_expected(tmp_path):
     (tmp_path / "json").mkdir()
-    with pytest.raises(editions.Unusable, match="found no test model .*json: no list.*test_\\*.json"):
+    with pytest.raises(Unusable, match="found no test model .*json: no list.*test_\\*.json"):
         GenDataAttribution(tmp_path, "paper")
 
 
@@ -192,7 +193,7 @@ def test_laion_is_a_folder_of_pictures(repository, tmp_path_factory):
     assert from_subset.verify() == [] and from_subset.contents == "5 distractors"
     plain = Laion(repository / "dataset" / "laion_subset", "paper")
     assert [image.id for image in plain.images] == [f"{i:08d}.png" for i in range(5)]
-    with pytest.raises(editions.Unusable, match="holds no picture"):
+    with pytest.raises(Unusable, match="holds no picture"):
         Laion(tmp_path_factory.mktemp("empty"), "paper")
 
 

@@ -15,6 +15,7 @@ from attribench.datasets.mscoco import Mscoco
 from attribench.datasets.splits import default_split
 
 from attribench import editions
+from attribench.data import Unusable
 from attribench.errors import DatasetError
 
 IDS = (391895, 9, 522418, 184613)
@@ -186,7 +187,7 @@ def test_a_listed_picture_that_is_not_there_is_an_error_that_can_be_verified(roo
         (root / "train2017" / f"{number:012d}.jpg").unlink()
     message = refusal(root)
     assert "3 of 4 pictures are missing (train2017/000000391895.jpg, " in message and "restore them from train2017.zip" in message
-    with pytest.raises(editions.Unusable) as caught:
+    with pytest.raises(Unusable) as caught:
         Mscoco(root, "paper")
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == message

@@ -95,7 +95,7 @@ def test_rows_follow_ids_and_not_the_order_of_a_directory(small_model_folder, pi
                 return {}
 
         customize(model, images, pictures.__getitem__, QUICK, seed=3, watches=[Look()])
-        return model.customized_weights(), rows_seen
+        return model.trained_weights(), rows_seen
 
     images = training_images(pictures)
     shuffled_dict = dict(reversed(pictures.items()))
@@ -116,7 +116,7 @@ def test_observing_leaves_the_weights_bit_identical(small_model_folder, pictures
         rng = torch.random.get_rng_state()
         losses = customize(model, training_images(pictures), pictures.__getitem__, config, seed=1, watches=watches)
         assert torch.equal(rng, torch.random.get_rng_state())
-        return losses, model.customized_weights(), [watch.finish() for watch in watches]
+        return losses, model.trained_weights(), [watch.finish() for watch in watches]
 
     plain_losses, plain, _ = trained(observe=False)
     losses, weights, (seen,) = trained(observe=True)

@@ -41,20 +41,20 @@ def test_a_token_that_the_model_knows_already_is_refused(small_model):
         small_model.add_modifiers({"<new1>": None})
 
 
-def test_customized_weights_come_back_as_they_went(small_model_folder, small_model):
+def test_trained_weights_come_back_as_they_went(small_model_folder, small_model):
     with torch.no_grad():
         for weight in (*[layer.weight for layer in small_model.key_value_layers().values()], *small_model.modifiers.values()):
             weight.add_(0.1)
-    saved = small_model.customized_weights()
+    saved = small_model.trained_weights()
     other = DiffusionModel.load(small_model_folder)
-    other.load_customized(saved)
-    assert all(torch.equal(saved[name], value) for name, value in other.customized_weights().items())
+    other.load_trained(saved)
+    assert all(torch.equal(saved[name], value) for name, value in other.trained_weights().items())
 
 
 def test_weights_of_another_model_are_refused(small_model):
-    weights = {name: value[..., :-1] for name, value in small_model.customized_weights().items()}
+    weights = {name: value[..., :-1] for name, value in small_model.trained_weights().items()}
     with pytest.raises(ModelError, match="of another model"):
-        small_model.load_customized(weights)
+        small_model.load_trained(weights)
 
 
 def test_generation_does_not_depend_on_the_rest_of_the_batch(small_model):

@@ -289,7 +289,7 @@ def test_observing_leaves_weights_gradients_and_random_numbers_alone(small_model
         train(model, OPTIMIZERS["adam-loop"], watch and (lambda step: watch.after_step([step % 2])))
         gradients = [layer.weight.grad for layer in model.value_layers().values()]
         flags = [module.training for module in (*model.unet.modules(), *model.text_encoder.modules())]
-        return model.customized_weights(), gradients, flags, torch.get_rng_state()
+        return model.trained_weights(), gradients, flags, torch.get_rng_state()
 
     weights, gradients, flags, state = run(observed=True)
     weights_alone, gradients_alone, flags_alone, state_alone = run(observed=False)

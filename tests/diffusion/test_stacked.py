@@ -18,7 +18,6 @@ from attribench.diffusion.stacked import (
     Customized,
     StackedJob,
     customize_in_turn,
-    customize_stacked,
     memory_per_model,
     models_at_once,
     stacked_losses,
@@ -71,13 +70,19 @@ def fresh_double(fresh, monkeypatch):
     return load
 
 
+def customize_stacked(model, jobs: Sequence[StackedJob], *arguments, **options) -> list[Customized]:
+    """The results in the order of the jobs."""
+    results = dict(customize_in_turn(model, jobs, *arguments, **options))
+    return [results[number] for number in range(len(jobs))]
+
+
 def alone(fresh, jobs: Sequence[StackedJob], pictures, config: CustomizationConfig) -> list[Customized]:
     model, results = fresh(), []
-    before = {name: weight.clone() for name, weight in model.customized_weights().items()}
+    before = {name: weight.clone() for name, weight in model.trained_weights().items()}
     for job in jobs:
-        model.load_customized(before)
+        model.load_trained(before)
         losses = customize(model, job.images, pictures.__getitem__, config, seed=job.seed)
-        results.append(Customized({name: weight.clone() for name, weight in model.customized_weights().items()}, losses))
+        results.append(Customized({name: weight.clone() for name, weight in model.trained_weights().items()}, losses))
     return results
 
 
@@ -143,7 +148,7 @@ def test_samples_that_were_dropped_are_made_again(fresh_double, jobs, pictures, 
 def test_a_modifier_that_a_model_never_sees_stays_where_it_was(fresh, images, pictures):
     """Neither weight decay nor another model's gradient moves it."""
     model = fresh()
-    before = model.customized_weights()
+    before = model.trained_weights()
     config = replace(LOUD, optimizer="adamw")
     without, with_it = customize_stacked(
         model, [StackedJob(images[:1], 0), StackedJob(images[:2], 0)], pictures.__getitem__, config
@@ -221,7 +226,7 @@ def test_bad_jobs_say_so(small_model, jobs, pictures):
 
 def test_memory_grows_with_the_batch_and_the_optimizer(small_model):
     small, large = (memory_per_model(small_model, replace(PAPER, batch_size=n)) for n in (1, 4))
-    weights = sum(weight.nbytes for weight in small_model.customized_weights().values())
+    weights = sum(weight.nbytes for weight in small_model.trained_weights().values())
     assert memory_per_model(small_model, replace(PAPER, optimizer="sgd")) == small - 2 * weights
     assert large - 4 * weights == 4 * (small - 4 * weights) > 0
     assert [models_at_once(small_model, replace(PAPER, batch_size=n)) for n in (1, 4, 100)] == [32, 8, 1]
@@ -239,7 +244,7 @@ def queries(small_model) -> dict:
 
 def moved(model: DiffusionModel, number: int) -> dict[str, Tensor]:
     """Weights of a model that differs much from others."""
-    return {name: w + 0.1 * noise.normal(tuple(w.shape), number, name) for name, w in model.customized_weights().items()}
+    return {name: w + 0.1 * noise.normal(tuple(w.shape), number, name) for name, w in model.trained_weights().items()}
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 4, 7, 32])
@@ -248,7 +253,7 @@ def test_losses_are_those_of_each_model_alone(small_model, queries, rows_at_once
     found = stacked_losses(small_model, weights, **queries, rows_at_once=rows_at_once)
     expected = []
     for own in weights:
-        small_model.load_customized(own)
+        small_model.load_trained(own)
         with torch.no_grad():
             context = small_model.encode_prompts(queries["prompts"])
             expected.append(small_model.loss(queries["latents"], context, queries["timesteps"], queries["noise"]))
@@ -259,7 +264,7 @@ def test_losses_are_those_of_each_model_alone(small_model, queries, rows_at_once
 def test_a_name_that_is_missing_keeps_the_models_own_weight(small_model, queries):
     own = moved(small_model, 0)
     some = {name: weight for name, weight in own.items() if "to_v" in name}
-    filled = small_model.customized_weights() | some
+    filled = small_model.trained_weights() | some
     partly, wholly = stacked_losses(small_model, [some, filled], **queries)
     assert torch.allclose(partly, wholly, atol=1e-6)
 
@@ -271,7 +276,7 @@ def test_no_model_and_no_query_give_an_empty_table(small_model, queries):
 
 
 def test_weights_and_queries_that_do_not_fit_say_so(small_model, queries):
-    layer = next(name for name in small_model.customized_weights() if "to_k" in name)
+    layer = next(name for name in small_model.trained_weights() if "to_k" in name)
     with pytest.raises(ModelError, match=r"no modifier <other>: call add_modifiers"):
         stacked_losses(small_model, [{"modifier.<other>": torch.zeros(32)}], **queries)
     with pytest.raises(ModelError, match="these weights are of another model"):

@@ -10,8 +10,7 @@ from torchvision import transforms
 
 from attribench import encoders
 from attribench.encoders import from_timm
-from attribench.encoders.preprocessing import IMAGENET, Preprocessing
-from attribench.encoders.published import PUBLISHED, Published, Sscd
+from attribench.encoders.published import IMAGENET, PUBLISHED, Preprocessing, Published, Sscd
 from attribench.encoders.weights import load_weights, read_tensors
 from attribench.errors import UsageError
 

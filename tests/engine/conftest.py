@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from attribench.engine import ArtifactStore
+from attribench.engine.store import ArtifactStore
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 

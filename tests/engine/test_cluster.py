@@ -13,8 +13,10 @@ import pytest
 from sample_steps import accumulate, draw, import_transformers, noted, pipeline, single, wait
 
 import attribench
-from attribench.engine import Step, cluster, execute
+from attribench.engine import cluster
 from attribench.engine.listener import Listener
+from attribench.engine.run import execute
+from attribench.engine.steps import Step
 from attribench.errors import UsageError
 
 ROOT = Path(attribench.__file__).parent.parent
@@ -162,7 +164,8 @@ def test_cuda_workers_need_dask_cuda(store):
 CANCELLED = """
 import sys
 from pathlib import Path
-from attribench.engine import ArtifactStore, execute
+from attribench.engine.run import execute
+from attribench.engine.store import ArtifactStore
 from sample_steps import single, wait
 execute([single(wait)], ArtifactStore(Path(sys.argv[1])), scheduler=sys.argv[2])
 """
@@ -185,7 +188,9 @@ PROCESSES = """
 import importlib.util, sys
 from pathlib import Path
 from distributed import Client, LocalCluster
-from attribench.engine import ArtifactStore, Step, execute
+from attribench.engine.run import execute
+from attribench.engine.steps import Step
+from attribench.engine.store import ArtifactStore
 from sample_steps import draw, die, import_transformers, single, accumulate
 
 def origin():

@@ -9,12 +9,14 @@ import time
 import pytest
 from sample_steps import ancestry, contents, noted, pipeline, single, wait, wait_unheard
 
-from attribench.engine import ArtifactStore, execute
+from attribench.engine.run import execute
+from attribench.engine.store import ArtifactStore
 
 RUN = """
 import sys
 from pathlib import Path
-from attribench.engine import ArtifactStore, execute
+from attribench.engine.run import execute
+from attribench.engine.store import ArtifactStore
 import sample_steps
 if int(sys.argv[2]): import distributed
 step = eval("sample_steps." + sys.argv[3])
@@ -31,7 +33,8 @@ except KeyboardInterrupt:
 KILL_AT_EACH_CALL = """
 import itertools, os, signal, sys
 from pathlib import Path
-from attribench.engine import ArtifactStore, execute
+from attribench.engine.run import execute
+from attribench.engine.store import ArtifactStore
 from sample_steps import pipeline
 
 def die_at(moment):
@@ -138,7 +141,7 @@ def test_control_c_ends_a_run_soon_and_leaves_the_store_whole(store, tmp_path, p
     assert run.communicate(timeout=60)[0].endswith("interrupted\n")
     assert time.monotonic() - start < 20, "waiting for the step takes 30 s or more"
     key = single({"wait": wait, "wait_unheard": wait_unheard}[function]).keys["numbers"]
-    assert not store.has(key) and store.failure(key) is None
+    assert not store.has(key) and not store.failure_path(key).exists()
     claim = ArtifactStore(store.root).claim(key)
     assert claim.folder == store.scratch(key)
     claim.release()

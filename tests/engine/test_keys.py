@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from sample_steps import Watcher, draw, pipeline, single, training
 
-from attribench.engine import Step
-from attribench.engine.steps import Job
+from attribench.engine.steps import Job, Step
 from attribench.errors import UsageError
 
 

@@ -26,7 +26,10 @@ from sample_steps import (
     unknown_name,
 )  # fmt: skip
 
-from attribench.engine import ArtifactStore, Step, dry_run, execute
+from attribench.engine.plan import dry_run
+from attribench.engine.run import execute
+from attribench.engine.steps import Step
+from attribench.engine.store import ArtifactStore
 from attribench.errors import MethodError, StoreError, Unavailable, UsageError
 
 
@@ -96,7 +99,7 @@ def test_what_is_unavailable_is_not_a_failure(store, workers):
     outcomes = execute([below], store, workers=workers)
     assert outcomes[missing].status == "unavailable" and "clip" in outcomes[missing].reason
     assert outcomes[below].status == "skipped" and isinstance(outcomes[below].error, Unavailable)
-    assert store.failure(missing.keys["numbers"]) is None
+    assert not store.failure_path(missing.keys["numbers"]).exists()
 
 
 def test_a_step_that_exits_python_only_fails(store, workers):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from sample_steps import contents, draw, fill, forget_output, noted, raise_early, raise_error, single
 
-from attribench.engine import ArtifactStore, DiskFull, execute
+from attribench.engine.run import execute
+from attribench.engine.store import ArtifactStore, DiskFull
 from attribench.errors import StoreError
 
 
@@ -102,7 +103,8 @@ def test_a_failure_is_recorded_but_never_cached(store, function, said):
         outcome = execute([step], store, workers=0)[step]
         assert outcome.status == "failed" and said in outcome.reason
     key = step.keys["numbers"]
-    assert store.failure(key)["reason"] == outcome.reason and "Traceback" in store.failure(key)["traceback"]
+    recorded = json.loads(store.failure_path(key).read_text())
+    assert recorded["reason"] == outcome.reason and "Traceback" in recorded["traceback"]
     assert str(store.failure_path(key)) in outcome.reason and not store.has(key)
 
 
@@ -114,7 +116,7 @@ def test_a_step_that_forgets_an_output_fails(store):
 HOLD = """
 import sys, time
 from pathlib import Path
-from attribench.engine import ArtifactStore
+from attribench.engine.store import ArtifactStore
 store = ArtifactStore(Path(sys.argv[1]))
 claims = [store.claim("ab" * 16), store.claim("ab" * 16)]
 (claims[0].folder / "part").write_text("first")
@@ -146,7 +148,8 @@ def test_scratch_belongs_to_one_process_and_survives_its_death(store, python):
 RACE = """
 import sys, time
 from pathlib import Path
-from attribench.engine import ArtifactStore, execute
+from attribench.engine.run import execute
+from attribench.engine.store import ArtifactStore
 from sample_steps import pipeline
 step = pipeline()
 print("ready", flush=True)

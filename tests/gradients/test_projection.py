@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from attribench.errors import MethodError
-from attribench.gradients.projection import Projection, make_projector
-from attribench.gradients.random_matrices import side_matrix
+from attribench.gradients.projection import Projection, side_matrix
 
 SHAPES = {"up.to_k": (6, 5), "up.to_v": (9, 5), "down.to_k": (3, 8)}
 RANDOM = [
@@ -66,7 +65,7 @@ def name_of(projection: Projection) -> str:
 
 
 def test_no_projection_is_the_gradients_in_layer_order():
-    projector = make_projector("none", SHAPES, None, seed=0, device="cpu")
+    projector = Projection(kind="none", dim=None).projector(SHAPES, "cpu")
     factors = gradients(3)
     assert projector.dim == 6 * 5 + 9 * 5 + 3 * 8
     assert torch.equal(projector(factors), exact(factors))
@@ -105,7 +104,8 @@ def test_the_sparse_projection_errs_no_more_than_a_dense_one(sparsity):
     layer = {"layer": Gradients(torch.stack([x, y])[:, None], torch.ones(2, 1, 1))}
     products = []
     for seed in range(600):
-        u, v = make_projector("sjlt", {"layer": (300, 1)}, dim, seed=seed, device="cpu", sparsity=sparsity)(layer)
+        projection = Projection(kind="sjlt", dim=dim, seed=seed, sparsity=sparsity)
+        u, v = projection.projector({"layer": (300, 1)}, "cpu")(layer)
         products.append(u @ v)
     bound = ((x @ x) * (y @ y) + (x @ y) ** 2) / dim
     assert torch.stack(products).var() < 1.2 * bound
@@ -168,7 +168,7 @@ def test_layers_longer_than_a_window_lose_no_coordinate():
     shapes = {"layer": (350, 200)}
     projector = Projection(kind="sjlt", dim=1000, sparsity=1).projector(shapes, "cpu")
     ones = {"layer": Gradients(torch.ones(1, 1, 350), torch.ones(1, 1, 200))}
-    sketch = projector.drawn(0)["layer"]
+    *_, sketch = projector.drawn(0)["layer"]
     ((_, _, order, sign),) = sketch.parts
     assert torch.equal(order[sign != 0].sort().values, torch.arange(70_000, dtype=torch.int32))
     torch.testing.assert_close(projector(ones)[0].square().sum(), torch.tensor(70_000.0), rtol=0.2, atol=0)

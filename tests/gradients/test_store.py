@@ -13,7 +13,7 @@ from attribench.errors import MethodError
 from attribench.files.state import State
 from attribench.gradients import store
 from attribench.gradients.kernels import RidgeKernel
-from attribench.gradients.store import FeatureStore, FeatureWriter
+from attribench.gradients.store import FeatureRows, FeatureWriter
 
 IDS = tuple(f"cat/{i}.png" for i in range(5))
 
@@ -26,10 +26,10 @@ def writer(state: State, **changes) -> FeatureWriter:
     return FeatureWriter(state, "features-0", **{"ids": IDS, "k": 3, "identity": "model a", "versions": 2} | changes)
 
 
-def written(state: State, **changes) -> FeatureStore:
+def written(state: State, **changes) -> FeatureRows:
     into = writer(state, **changes)
     into.append(values())
-    return FeatureStore.of(state, "features-0", "model a")
+    return FeatureRows(state, "features-0", "model a")
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0), ("float16", 1e-3), ("bfloat16", 4e-3)])
@@ -38,15 +38,12 @@ def test_rows_come_back_in_order_whatever_the_blocks(tmp_path, dtype, tolerance)
     into = writer(state, dtype=dtype)
     for start, stop in ((0, 1), (1, 4), (4, 7), (7, 10)):  # the third crosses from one version to the next
         into.append(values()[start:stop])
-    kept = FeatureStore.of(state, "features-0", "model a")
-    assert (kept.versions, kept.n, kept.k) == (2, 5, 3)
-    for matrix, expected in ((kept.rows(), values()), (kept.rows(0), values()[:5]), (kept.rows(1), values()[5:])):
-        assert matrix.shape == expected.shape
-        for size in (1, 3, 100):
-            blocks = list(matrix.blocks(size))
-            assert all(block.dtype == torch.float32 and len(block) <= size for block in blocks)
-            torch.testing.assert_close(torch.cat(blocks), expected, rtol=tolerance, atol=0)
-    torch.testing.assert_close(kept.rows(1)[2:9], values()[7:], rtol=tolerance, atol=0)
+    kept = FeatureRows(state, "features-0", "model a")
+    assert kept.shape == (10, 3)
+    for size in (1, 3, 100):
+        blocks = [kept[start : start + size] for start in range(0, 10, size)]
+        assert all(block.dtype == torch.float32 and len(block) <= size for block in blocks)
+        torch.testing.assert_close(torch.cat(blocks), values(), rtol=tolerance, atol=0)
 
 
 def test_half_precision_takes_half_the_disk(tmp_path):
@@ -58,7 +55,7 @@ def test_half_precision_takes_half_the_disk(tmp_path):
 
 
 def test_a_kernel_reads_a_store(tmp_path):
-    rows = written(State(tmp_path), dtype="bfloat16").rows()
+    rows = written(State(tmp_path), dtype="bfloat16")
     found, expected = (RidgeKernel.fit(phi).scores(values()[:2], phi, [0.5]) for phi in (rows, rows[:]))
     torch.testing.assert_close(found, expected)
 
@@ -90,11 +87,11 @@ def test_a_kill_loses_only_the_block_in_the_making(tmp_path, moment):
     state = State(tmp_path)
     count = 6 if moment == "after the count" else 4
     with pytest.raises(MethodError, match=f"half-written: {count} of 10 rows are there; run the fit again"):
-        FeatureStore.of(state, "features-0", "model a")
+        FeatureRows(state, "features-0", "model a")
     into = writer(state)
     assert into.written == count
     into.append(values()[count:])
-    assert torch.equal(FeatureStore.of(state, "features-0", "model a").rows()[:], values())
+    assert torch.equal(FeatureRows(state, "features-0", "model a")[:], values())
 
 
 def test_rows_are_on_disk_before_they_count(tmp_path, monkeypatch):
@@ -111,7 +108,7 @@ def test_a_kill_while_the_store_is_made_leaves_an_empty_one(tmp_path, left):
     writer(state)
     (tmp_path / "features-0.identity.npy").write_bytes(left)
     with pytest.raises(MethodError, match="no features 'features-0'; fit the method"):
-        FeatureStore.of(state, "features-0", "model a")
+        FeatureRows(state, "features-0", "model a")
     assert writer(state).written == 0
 
 
@@ -119,10 +116,10 @@ def test_features_of_another_model_are_refused(tmp_path):
     state = State(tmp_path)
     written(state)
     with pytest.raises(MethodError, match=r"of another model or projection \(model a, not model b\)"):
-        FeatureStore.of(state, "features-0", "model b")
+        FeatureRows(state, "features-0", "model b")
     with pytest.raises(MethodError, match="of another model or projection"):
         writer(state, identity="model b")
-    assert torch.equal(FeatureStore.of(state, "features-0", "model a").rows()[:], values())
+    assert torch.equal(FeatureRows(state, "features-0", "model a")[:], values())
 
 
 @pytest.mark.parametrize("changes", [{"k": 4}, {"versions": 1}, {"ids": IDS[:4]}, {"dtype": "float16"}])
@@ -131,7 +128,7 @@ def test_other_sizes_are_refused_and_nothing_is_lost(tmp_path, changes):
     written(state)
     with pytest.raises(MethodError, match=r"are kept as float32 \[2, 5, 3\]"):
         writer(state, **changes)
-    assert torch.equal(FeatureStore.of(state, "features-0", "model a").rows()[:], values())
+    assert torch.equal(FeatureRows(state, "features-0", "model a")[:], values())
 
 
 def test_a_finished_store_takes_no_more_rows(tmp_path):
@@ -174,5 +171,5 @@ def test_rows_that_the_dtype_cannot_hold_are_named(tmp_path, dtype, scale, told)
 def test_what_bfloat16_holds_is_kept_from_tiny_to_huge(tmp_path):
     into = writer(State(tmp_path), dtype="bfloat16", versions=1)
     into.append(torch.logspace(-30, 30, 15).reshape(5, 3))
-    found = FeatureStore.of(State(tmp_path), "features-0", "model a").rows()[:]
+    found = FeatureRows(State(tmp_path), "features-0", "model a")[:]
     torch.testing.assert_close(found.flatten(), torch.logspace(-30, 30, 15), rtol=4e-3, atol=0)

@@ -112,7 +112,7 @@ def test_features_that_are_not_finite_name_the_picture(duplicates, local_encoder
     study, queries = duplicates
     weights = load_file(f"{local_encoder}/model.safetensors")
     weights["norm.bias"][0] = float("nan")
-    (tmp_path / "config.json").write_bytes((encoders._folder(local_encoder) / "config.json").read_bytes())
+    (tmp_path / "config.json").write_bytes((encoders._folder_of(local_encoder) / "config.json").read_bytes())
     save_file(weights, tmp_path / "model.safetensors")
     features = EncoderFeatures(encoder=str(tmp_path))
     for read in (lambda s: features.of_training(study, s), lambda s: features.of_queries(study, s, queries)):

@@ -127,11 +127,7 @@ def test_trak_equals_the_trak_package_over_two_checkpoints(small_model_folder, s
 
     def samples(model, of_training):
         pictures = study.train if of_training else queries
-        return [
-            features._sample(study, model, pictures.ids[i], pictures.prompts[i], pictures[i], flip=False)
-            for training, i in everything
-            if training == of_training
-        ]
+        return [features._sample(study, model, pictures, i) for training, i in everything if training == of_training]
 
     unet = models[0].unet
     tracker = trak.TRAKer(

@@ -11,7 +11,7 @@ from attribench.attribution.scores import ScoreTable
 from attribench.editions import open_dataset
 from attribench.errors import UsageError
 from attribench.interface import Scores
-from attribench.protocols.caption_words import overlap
+from attribench.protocols.captions import overlap
 from attribench.protocols.leave_k_out import LeaveKOut
 from attribench.study.plan import StudyPlan
 

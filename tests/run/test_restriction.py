@@ -11,8 +11,7 @@ from attribench.attribution.method_run import MethodRun
 from attribench.data import Queries
 from attribench.data.region import Region
 from attribench.errors import UsageError
-from attribench.run.regions import QueryRegion
-from attribench.run.restriction import restrict
+from attribench.run.regions import QueryRegion, restrict
 from attribench.study.study_steps import StudySteps
 
 

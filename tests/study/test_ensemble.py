@@ -45,7 +45,7 @@ class Weighing(AttributionMethod):
 
 
 def flat(model: DiffusionModel) -> np.ndarray:
-    return torch.cat([weight.flatten() for weight in model.customized_weights().values()]).numpy().copy()
+    return torch.cat([weight.flatten() for weight in model.trained_weights().values()]).numpy().copy()
 
 
 def trained_by_hand(plan, bindings, seed: int) -> list[np.ndarray]:
@@ -156,5 +156,5 @@ def test_what_is_kept_can_be_loaded_again_without_modifiers_too(small_model_fold
     customize(model, images, pictures.__getitem__, config, seed=0, watches=[watch, Look()])
     (weights,) = checkpoints(watch.finish(), [])
     other = DiffusionModel.load(small_model_folder)
-    other.load_customized(weights)
+    other.load_trained(weights)
     assert np.array_equal(flat(other), seen[len(images) - 1])

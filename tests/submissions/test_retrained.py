@@ -108,7 +108,6 @@ def verdict(tmp_path, world):
     def run(data: bytes, kept: dict[str, Truth] | None = None):
         path = tmp_path / "a.submission.zip"
         path.write_bytes(data)
-        kept = {name: [truth] for name, truth in (kept or {}).items()}
         return verify(path, known=[world.experiment], kept=kept)
 
     return run

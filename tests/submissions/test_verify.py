@@ -60,7 +60,7 @@ def test_labels_are_known_here_and_the_table_of_the_training_is_not(verdict, pac
     }  # fmt: skip
     from attribench.submissions.truths import kept_truths
 
-    kept = {study: [truth] for study, truth in kept_truths(run_folder, found.planned).items()}
+    kept = kept_truths(run_folder, found.planned)
     trusted = verdict(packed, kept=kept)
     assert {metric for _, metric in trusted.verified} > {"spearman_with_table", "recall@5"}
 
@@ -184,8 +184,7 @@ def test_without_controls_nothing_is_accepted(verdict, members):
 
 def test_a_control_that_is_off_its_known_value_is_refused(verdict, members):
     """A forger who makes the random control perfect and states just what that gives."""
-    from attribench.submissions import verify as verifier
-    from attribench.submissions.numbers import numbers, values
+    from attribench.submissions.numbers import numbers, recomputed, values
 
     honest = verdict(members)
     scores = {key: value.copy() for key, value in honest.scores.items()}
@@ -193,7 +192,7 @@ def test_a_control_that_is_off_its_known_value_is_refused(verdict, members):
         if method == "random":
             own[:] = honest.truths[study].relevant + own * 1e-3
     found = values(honest.planned, honest.statement.methods, scores, honest.truths)
-    rows = verifier._fresh(honest.planned, found, honest.rows)
+    rows = recomputed(honest.planned, found, honest.rows)
     forged = dict(members)
     for (method, study, seed), own in scores.items():
         truth = honest.truths[study]

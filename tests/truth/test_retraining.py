@@ -61,7 +61,7 @@ def study(study_of):
 
 
 def test_each_model_is_the_one_trained_alone(plan, bindings, study, store):
-    made = retrain_steps(plan, PARTS, bindings, store.has)
+    made = retrain_steps(study, PARTS, store.has)
     assert {ref.step for ref in made.values()} == {made[PARTS[0]].step}
     execute([made[PARTS[0]].step], store, workers=0)
     for part, ref in made.items():
@@ -70,13 +70,13 @@ def test_each_model_is_the_one_trained_alone(plan, bindings, study, store):
         images = [plan.training.images[row] for row in part.rows(4)]
         customize(model, images, bindings["dataset"].load, plan.training.customization, seed=part.seed)
         found = load_file(store.path(ref.key) / WEIGHTS)
-        for name, weight in model.customized_weights().items():
+        for name, weight in model.trained_weights().items():
             assert torch.allclose(found[name], weight, atol=1e-5), (part, name)
 
 
-def test_a_model_is_known_by_its_rows_and_seed_alone(plan, bindings):
+def test_a_model_is_known_by_its_rows_and_seed_alone(study):
     def key(parts, one):
-        return retrain_steps(plan, parts, bindings, lambda key: False)[one].key
+        return retrain_steps(study, parts, lambda key: False)[one].key
 
     one = part((0, 1), 7)
     alone = key([one], one)
@@ -90,7 +90,7 @@ def test_losses_are_the_mean_over_timesteps_and_draws_with_the_querys_own_noise(
     known = taken(study, store, request_for())["query"].retrained(store.path)
     assert known.masks.tolist() == [[True, True, False, False], [False, True, True, True], [True, False, False, True]]
     assert known.losses.shape == (len(plan.roles("query")), 3, 2)
-    ref = retrain_steps(plan, [part((1, 2, 3), 8)], bindings, store.has)[part((1, 2, 3), 8)]
+    ref = retrain_steps(study, [part((1, 2, 3), 8)], store.has)[part((1, 2, 3), 8)]
     own = store.path(study.trainings[0].keys["weights"])
     for folder, found in ((store.path(ref.key), known.losses[:, 1, 1]), (own, known.full)):
         model = load_trained(bindings["model"], folder, plan.training, "cpu")
@@ -169,7 +169,7 @@ def test_losses_that_are_there_need_no_model(study, store, request_for):
     import shutil
 
     found = taken(study, store, request_for())["query"]
-    for ref in retrain_steps(study.plan, PARTS, study.bindings, store.has).values():
+    for ref in retrain_steps(study, PARTS, store.has).values():
         shutil.rmtree(store.path(ref.key))
     again = taken(study, store, request_for(), run=False)
     assert to_run(again, store) == []
@@ -178,7 +178,7 @@ def test_losses_that_are_there_need_no_model(study, store, request_for):
     wider = taken(study, store, more)["query"]
     np.testing.assert_array_equal(wider.retrained(store.path).losses[:, :3, 0], found.retrained(store.path).losses[:, :, 0])
     gone = part((0, 1), 7)
-    assert not store.has(retrain_steps(study.plan, [gone], study.bindings, store.has)[gone].key)
+    assert not store.has(retrain_steps(study, [gone], store.has)[gone].key)
 
 
 def test_both_roles_share_the_models_and_steps_do_not_overlap(study, store, request_for):
@@ -189,7 +189,7 @@ def test_both_roles_share_the_models_and_steps_do_not_overlap(study, store, requ
     assert len(outputs) == len(set(outputs)) == 8
 
 
-def test_after_a_kill_only_missing_models_are_trained(plan, bindings, store, monkeypatch):
+def test_after_a_kill_only_missing_models_are_trained(study, store, monkeypatch):
     """What a pass has finished is on disk, although the step is not."""
     from attribench.diffusion import stacked
 
@@ -204,7 +204,7 @@ def test_after_a_kill_only_missing_models_are_trained(plan, bindings, store, mon
             yield number, result
 
     monkeypatch.setattr(stacked, "customize_in_turn", two_at_once)
-    made = retrain_steps(plan, PARTS, bindings, store.has)
+    made = retrain_steps(study, PARTS, store.has)
     (step,) = {ref.step for ref in made.values()}
     killed_after = 3
     with pytest.raises(KeyboardInterrupt):
@@ -217,13 +217,13 @@ def test_after_a_kill_only_missing_models_are_trained(plan, bindings, store, mon
     assert all(store.has(ref.key) for ref in made.values())
 
 
-def test_many_models_are_spread_over_steps_for_the_workers(plan, bindings, monkeypatch):
+def test_many_models_are_spread_over_steps_for_the_workers(study, monkeypatch):
     monkeypatch.setattr(Customization, "models_per_step", 4)
-    made = retrain_steps(plan, PARTS, bindings, lambda key: False)
+    made = retrain_steps(study, PARTS, lambda key: False)
     assert sorted(len(step.outputs) for step in {ref.step for ref in made.values()}) == [2, 4]
 
 
-def test_requests_that_cannot_be_met_say_so(plan, study, store, request_for):
+def test_requests_that_cannot_be_met_say_so(study, store, request_for):
     for rows in ((), (1, 0), (1, 1), (-1, 2)):
         with pytest.raises(UsageError, match="is no subset"):
             request_for((rows,))
@@ -234,7 +234,7 @@ def test_requests_that_cannot_be_met_say_so(plan, study, store, request_for):
             Part(rows, 0)
     for left_out, said in (((99,), "no row 99"), ((0, 1, 2, 3), "nothing is left")):
         with pytest.raises(UsageError, match=said):
-            retrain_steps(plan, [Part(left_out, 0)], study.bindings, store.has)
+            retrain_steps(study, [Part(left_out, 0)], store.has)
     with pytest.raises(UsageError, match="ask for fewer"):
         LossMeasure(timesteps=2000).at(1000)
     known = taken(study, store, request_for())["query"].retrained(store.path)

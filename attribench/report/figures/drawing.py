@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,7 +21,6 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import PercentFormatter
 from PIL import Image, ImageOps
 
 from attribench.files.text import shown
@@ -33,6 +33,10 @@ COLOURS = ("#2b5c9e", "#d1672b", "#3a8f5a", "#8a4fa3", "#b8902c", "#2a9aa6", "#a
 MAX_BYTES = 1_000_000
 RESOLUTION = 100
 """Dots per inch; fewer where the file would be larger than that."""
+MARGIN = 0.35
+"""Inches around the blocks of a sheet."""
+
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -73,8 +77,29 @@ def save(figure: Figure, path: Path) -> None:
         aside.write_bytes(png.getvalue())
 
 
+@contextmanager
+def sheet(
+    items: Sequence[Item], *, head: float, block_width: float, block_height: Callable[[Item], float]
+) -> Iterator[tuple[Axes, Image.Image, list[tuple[Item, float, float]]]]:
+    """Blocks in two columns below a head, lengths in inches: axes that span the figure with y pointing down, the canvas of
+    its pictures (`framed`), and each item with the left and the top of its block."""
+    columns = 2 if len(items) > 1 else 1
+    places, top = [], head
+    for start in range(0, len(items), columns):
+        row = items[start : start + columns]
+        places += [(item, MARGIN + column * (block_width + MARGIN), top) for column, item in enumerate(row)]
+        top += max(map(block_height, row)) + MARGIN
+    width, height = MARGIN + columns * (block_width + MARGIN), top
+    axes = Figure(figsize=(width, height), facecolor="white").add_axes((0, 0, 1, 1))
+    canvas = Image.new("RGB", (round(width * RESOLUTION), round(height * RESOLUTION)), "white")
+    yield axes, canvas, places
+    axes.imshow(canvas, extent=(0, width, height, 0), aspect="auto", zorder=0)
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    axes.set_axis_off()
+
+
 def text_at(axes: Axes, x: float, y: float, text: str, **style: object) -> None:
-    """A line of text whose middle is at (x, y) of axes that span the figure in inches."""
+    """A line of text whose middle is at (x, y) of the axes of a sheet."""
     axes.text(x, y, text, **{"verticalalignment": "center", "color": INK, "parse_math": False} | style)
 
 
@@ -87,17 +112,21 @@ def framed(
     axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=colour, linewidth=line, joinstyle="miter"))
 
 
-def style_of(axes: Axes, shares: str) -> None:
-    """The look of axes of which one, "x" or "y", holds shares."""
-    axis = axes.xaxis if shares == "x" else axes.yaxis
-    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    axes.tick_params(axis=shares, labelsize=8)
-    axes.grid(axis=shares, color="#ececec", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """New axes, in inches from the left and the bottom of the figure."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def write_at(figure: Figure, left: float, top: float, text: str, **style: object) -> None:
     """Text at inches from the left and the top of the figure."""
     width, height = figure.get_size_inches()
     figure.add_artist(Text(left / width, 1 - top / height, text, **{"va": "center", "color": INK, "parse_math": False} | style))
+
+
+def style_of(axes: Axes, grid: str, colour: str = "#ececec") -> None:
+    """The look of axes with grid lines along "x" or "y"."""
+    axes.tick_params(labelsize=8)
+    axes.grid(axis=grid, color=colour, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -8,19 +8,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
 from attribench.files.text import shown
-from attribench.report.figures.drawing import (
-    BLUE,
-    GREY,
-    RED,
-    missing_glyphs_as_boxes,
-    save,
-    wrapped,
-)
+from attribench.report.figures.drawing import BLUE, GREY, RED, axes_at, missing_glyphs_as_boxes, save, style_of, wrapped, write_at
 from attribench.report.record import Row
-from attribench.report.words import by_rank
+from attribench.report.words import NO_VALUE, by_rank, what_was_run
 
 PANEL_WIDTH, METHOD_HEIGHT, PANEL_HEAD, LABELS_WIDTH, PLOT_HEAD = 2.7, 0.3, 0.95, 1.9, 0.85
 
@@ -40,32 +32,18 @@ def interval_plot(path: Path, rows: Sequence[Row]) -> None:
     columns = max(map(len, metrics.values()), default=1)
     width, height = LABELS_WIDTH + columns * PANEL_WIDTH + 0.2, PLOT_HEAD + sum(heights)
     figure = Figure(figsize=(width, height), facecolor="white")
-    figure.add_artist(
-        Text(0.2 / width, 1 - 0.28 / height, _what_was_run(with_value), size=12, weight="bold", va="center",
-             parse_math=False)
-    )  # fmt: skip
+    title = f"{what_was_run(with_value[0])}, {max(r.n_studies for r in with_value)} studies" if with_value else NO_VALUE
+    write_at(figure, 0.2, 0.28, title, size=12, weight="bold", color="black")
     top = PLOT_HEAD
     for (variant, of_variant), panel_height in zip(variants.items(), heights, strict=True):
         for column, metric in enumerate(metrics[variant]):
-            box = (LABELS_WIDTH + column * PANEL_WIDTH, height - top - panel_height + 0.5, PANEL_WIDTH - 0.35,
-                   panel_height - PANEL_HEAD + 0.1)  # fmt: skip
-            axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+            left, bottom = LABELS_WIDTH + column * PANEL_WIDTH, height - top - panel_height + 0.5
+            axes = axes_at(figure, left, bottom, PANEL_WIDTH - 0.35, panel_height - PANEL_HEAD + 0.1)
             _panel(axes, metric, of_variant, with_labels=column == 0)
-        figure.add_artist(
-            Text(0.2 / width, 1 - (top + 0.2) / height, shown(variant), size=11, weight="bold", va="center",
-                 parse_math=False)
-        )  # fmt: skip
+        write_at(figure, 0.2, top + 0.2, shown(variant), size=11, weight="bold", color="black")
         top += panel_height
     _legend(figure, with_value)
     save(figure, path)
-
-
-def _what_was_run(rows: Sequence[Row]) -> str:
-    if not rows:
-        return "no method has a value"
-    row = rows[0]
-    edition = "mini edition, not comparable with the papers" if row.edition == "mini" else "paper edition"
-    return f"{shown(row.dataset)} ({edition}), {shown(row.protocol)}, {max(r.n_studies for r in rows)} studies"
 
 
 def _panel(axes: Axes, metric: str, rows: Sequence[Row], *, with_labels: bool) -> None:
@@ -84,14 +62,11 @@ def _panel(axes: Axes, metric: str, rows: Sequence[Row], *, with_labels: bool) -
         axes.axvline(chance, color=RED, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
     axes.set_title(shown(metric.replace("_", " ")), size=10, parse_math=False)
     axes.set_ylim(len(labels) - 0.5, -0.5)
+    style_of(axes, "x", "#e6e6e6")
     ticks = ["\n".join(wrapped(label, LABELS_WIDTH - 0.3, 2, size=9)) for label in labels] if with_labels else []
-    axes.set_yticks(range(len(labels)) if with_labels else [], ticks, size=9, parse_math=False)
+    axes.set_yticks(range(len(ticks)), ticks, size=9, parse_math=False)
     left, right = axes.get_xlim()
-    axes.set_xlim(min(left, 0.0) if left < 0 else 0.0, right)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlim(min(left, 0.0), right)
 
 
 def _legend(figure: Figure, rows: Sequence[Row]) -> None:

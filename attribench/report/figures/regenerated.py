@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
-from attribench.report.figures.drawing import GREY, INK, RESOLUTION, framed, missing_glyphs_as_boxes, save, text_at, wrapped
+from attribench.report.figures.drawing import GREY, INK, MARGIN, framed, missing_glyphs_as_boxes, save, sheet, text_at, wrapped
 
-# All lengths are inches; the axes span the figure, with y pointing down.
-ORIGINAL, THUMBNAIL, GAP, LABEL, MARGIN, HEAD, BLOCK_HEAD, LINE = 1.5, 0.85, 0.07, 1.5, 0.35, 0.95, 0.3, 0.15
-CAPTION_LINES, COLUMNS = 4, 2
+# All lengths are inches.
+ORIGINAL, THUMBNAIL, GAP, LABEL, HEAD, BLOCK_HEAD, LINE = 1.5, 0.85, 0.07, 1.5, 0.95, 0.3, 0.15
+CAPTION_LINES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,28 +33,16 @@ class Regenerated:
 @missing_glyphs_as_boxes()
 def regenerated_plot(path: Path, items: Sequence[Regenerated]) -> None:
     """Write the PNG. Raises StoreError if it cannot be written."""
-    columns = min(COLUMNS, max(len(items), 1))
-    blocks = [list(items[start : start + columns]) for start in range(0, len(items), columns)]
-    heights = [max(map(_height, block)) for block in blocks]
     n_columns = max((len(pictures) for item in items for pictures in item.again.values()), default=1)
     block_width = ORIGINAL + 0.15 + LABEL + n_columns * (THUMBNAIL + GAP)
-    width, height = MARGIN + columns * (block_width + MARGIN), HEAD + sum(each + MARGIN for each in heights)
-    figure = Figure(figsize=(width, height), facecolor="white")
-    axes = figure.add_axes((0, 0, 1, 1))
-    canvas = Image.new("RGB", (round(width * RESOLUTION), round(height * RESOLUTION)), "white")
-    title = wrapped("Generated again, from the same noise and prompt, without the images that a method points at",
-                    width - 2 * MARGIN, 2, size=12, weight="bold")  # fmt: skip
-    for number, line in enumerate(title):
-        text_at(axes, MARGIN, 0.3 + 0.22 * number, line, size=12, weight="bold")
-    top = HEAD
-    for block, block_height in zip(blocks, heights, strict=True):
-        for column, item in enumerate(block):
-            _block(axes, canvas, item, MARGIN + column * (block_width + MARGIN), top)
-        top += block_height + MARGIN
-    axes.imshow(canvas, extent=(0, width, height, 0), aspect="auto", zorder=0)
-    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    axes.set_axis_off()
-    save(figure, path)
+    with sheet(items, head=HEAD, block_width=block_width, block_height=_height) as (axes, canvas, places):
+        title = wrapped("Generated again, from the same noise and prompt, without the images that a method points at",
+                        axes.figure.get_figwidth() - 2 * MARGIN, 2, size=12, weight="bold")  # fmt: skip
+        for number, line in enumerate(title):
+            text_at(axes, MARGIN, 0.3 + 0.22 * number, line, size=12, weight="bold")
+        for item, left, top in places:
+            _block(axes, canvas, item, left, top)
+    save(axes.figure, path)
 
 
 def _height(item: Regenerated) -> float:

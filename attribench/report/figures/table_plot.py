@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from scipy.stats import rankdata
 
-from attribench.files.text import shown
-from attribench.report.figures.drawing import missing_glyphs_as_boxes, save, wrapped
+from attribench.report.figures.drawing import COLOURS, RED, axes_at, missing_glyphs_as_boxes, save, style_of, wrapped, write_at
 from attribench.statistics.intervals import Estimate, estimate
-
-INK, CHANCE = "#222222", "#c0392b"
-COLOURS = ("#2b5c9e", "#d1672b", "#3a8f5a", "#8a4fa3", "#b8902c", "#2a9aa6")
 
 # All lengths are inches.
 HEAD, CURVES, HEIGHT, LEFT, FOOT, TILE, GAP, ROWS_GAP = 1.15, 4.2, 3.4, 0.75, 0.7, 1.35, 0.15, 0.45
@@ -83,13 +79,11 @@ def table_plot(path: Path, grown: Sequence[GrownTable], *, seed: int = 0) -> Non
     width = tiles_left + max(columns, 1) * (TILE + GAP) + 0.15
     height = HEAD + max(HEIGHT, len(first) * (TILE + ROWS_GAP)) + FOOT
     figure = Figure(figsize=(width, height), facecolor="white")
-    _write(figure, 0.2, 0.28, "The attribution table over the epochs, by batch size", size=12, weight="bold")
-    _curves(figure, recalls, grown, width, height)
+    write_at(figure, 0.2, 0.28, "The attribution table over the epochs, by batch size", size=12, weight="bold")
+    _curves(axes_at(figure, LEFT, FOOT, CURVES, height - HEAD - FOOT), recalls, grown)
     for row, table in enumerate(first):
         top = HEAD + row * (TILE + ROWS_GAP)
-        label = Text((tiles_left - 0.3) / width, 1 - (top + TILE / 2) / height, f"batch {table.batch_size}", size=9.5,
-                     rotation=90, ha="center", va="center", color=INK)  # fmt: skip
-        figure.add_artist(label)
+        write_at(figure, tiles_left - 0.3, top + TILE / 2, f"batch {table.batch_size}", size=9.5, rotation=90, ha="center")
         epochs = list(table.tables)
         chosen = [epochs[round(i)] for i in np.linspace(0, len(epochs) - 1, columns)]
         for column, epoch in enumerate(chosen):
@@ -104,13 +98,11 @@ def table_plot(path: Path, grown: Sequence[GrownTable], *, seed: int = 0) -> Non
         concepts = ", ".join(first[0].study)
         text = f"table of the first study ({concepts}): rows training images, columns prompts, each by its largest entry"
         for number, line in enumerate(wrapped(text, width - tiles_left + 0.45, 2, size=8.5)):
-            _write(figure, tiles_left - 0.4, 0.58 + 0.17 * number, line, size=8.5)
+            write_at(figure, tiles_left - 0.4, 0.58 + 0.17 * number, line, size=8.5)
     save(figure, path)
 
 
-def _curves(figure: Figure, recalls: Mapping[int, Mapping[float, Estimate]], grown: Sequence[GrownTable], width: float,
-            height: float) -> None:  # fmt: skip
-    axes = figure.add_axes((LEFT / width, FOOT / height, CURVES / width, (height - HEAD - FOOT) / height))
+def _curves(axes: Axes, recalls: Mapping[int, Mapping[float, Estimate]], grown: Sequence[GrownTable]) -> None:
     for place, (size, by_epoch) in enumerate(recalls.items()):
         colour, epochs = COLOURS[place % len(COLOURS)], list(by_epoch)
         axes.plot(epochs, [by_epoch[e].value for e in epochs], "o-", color=colour, markersize=4, label=f"batch size {size}")
@@ -119,23 +111,12 @@ def _curves(figure: Figure, recalls: Mapping[int, Mapping[float, Estimate]], gro
             axes.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
     if grown:
         chance = np.mean([table.relevant.mean() for table in grown])
-        axes.axhline(chance, color=CHANCE, linestyle=(0, (4, 3)), linewidth=1.2, label="chance")
+        axes.axhline(chance, color=RED, linestyle=(0, (4, 3)), linewidth=1.2, label="chance")
         axes.legend(frameon=False, fontsize=8.5, loc="lower right")
     axes.set(ylim=(0, 1.03))
     axes.set_xlim(left=0)
     axes.set_xlabel("epoch", size=9)
     n_studies = len({table.study for table in grown})
     over = f"{n_studies} studies, mean with 95 % interval" if n_studies > 1 else "one study, hence no interval"
-    title = f"recall of the images of a prompt's concept\n{over}"
-    axes.set_title(title, size=9.5, loc="left")
-    axes.tick_params(labelsize=8)
-    axes.grid(axis="y", color="#ececec", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _write(figure: Figure, left: float, top: float, text: str, **style: object) -> None:
-    """Text at inches from the left and the top of the figure."""
-    width, height = figure.get_size_inches()
-    style = {"va": "center", "color": INK, "parse_math": False} | style
-    figure.add_artist(Text(left / width, 1 - top / height, shown(text), **style))
+    axes.set_title(f"recall of the images of a prompt's concept\n{over}", size=9.5, loc="left")
+    style_of(axes, "y")

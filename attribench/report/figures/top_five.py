@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -16,11 +15,12 @@ from attribench.report.figures.drawing import (
     GREEN,
     GREY,
     INK,
-    RESOLUTION,
+    MARGIN,
     YELLOW,
     framed,
     missing_glyphs_as_boxes,
     save,
+    sheet,
     text_at,
     wrapped,
 )
@@ -42,8 +42,8 @@ class Shown:
     """Method -> (training image, whether it has a green frame)."""
 
 
-# All lengths are inches; the axes span the figure, with y pointing down.
-THUMBNAIL, GAP, LABEL, PICTURE, MARGIN, HEAD, COUNT, LINE = 0.68, 0.07, 1.45, 1.75, 0.35, 1.2, 0.5, 0.15
+# All lengths are inches.
+THUMBNAIL, GAP, LABEL, PICTURE, HEAD, COUNT, LINE = 0.68, 0.07, 1.45, 1.75, 1.2, 0.5, 0.15
 BLOCK_HEAD, TITLE_LINES, CAPTION_LINES, LABEL_LINES = 0.3, 3, 8, 3
 FIVE = 5
 BLOCK_WIDTH = PICTURE + 0.15 + LABEL + FIVE * (THUMBNAIL + GAP) + COUNT
@@ -56,30 +56,16 @@ def top_five(path: Path, items: Sequence[Shown]) -> None:
     Those that `marks` is true of are framed in green, and the attributed box of a picture in yellow. Raises
     StoreError if it cannot be written.
     """
-    columns = 2 if len(items) > 1 else 1
-    blocks = [list(items[start : start + columns]) for start in range(0, len(items), columns)]
-    heights = [max(map(_block_height, block)) for block in blocks]
-    width = MARGIN + columns * (BLOCK_WIDTH + MARGIN)
-    height = HEAD + sum(block_height + MARGIN for block_height in heights)
-    figure = Figure(figsize=(width, height), facecolor="white")
-    axes = figure.add_axes((0, 0, 1, 1))
-    canvas = Image.new("RGB", (round(width * RESOLUTION), round(height * RESOLUTION)), "white")
     marks = next((item.marks for item in items if item.marks), "")
-    _head(axes, marks, with_boxes=any(item.region is not None for item in items))
-    top = HEAD
-    for block, block_height in zip(blocks, heights, strict=True):
-        for column, item in enumerate(block):
-            _block(axes, canvas, item, MARGIN + column * (BLOCK_WIDTH + MARGIN), top)
-        top += block_height + MARGIN
-    axes.imshow(canvas, extent=(0, width, height, 0), aspect="auto", zorder=0)
-    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    axes.set_axis_off()
-    save(figure, path)
+    with sheet(items, head=HEAD, block_width=BLOCK_WIDTH, block_height=_block_height) as (axes, canvas, places):
+        _head(axes, marks, with_boxes=any(item.region is not None for item in items))
+        for item, left, top in places:
+            _block(axes, canvas, item, left, top)
+    save(axes.figure, path)
 
 
 def _head(axes: Axes, marks: str, *, with_boxes: bool) -> None:
-    title = "Generated pictures and their top five training images, by method"
-    text_at(axes, MARGIN, 0.32, title, size=13, weight="bold")
+    text_at(axes, MARGIN, 0.32, "Generated pictures and their top five training images, by method", size=13, weight="bold")
     x = MARGIN
     for colour, line, meaning, length in (
         *([(GREEN, 2.5, marks, 2.7)] if marks else []),
@@ -90,8 +76,7 @@ def _head(axes: Axes, marks: str, *, with_boxes: bool) -> None:
         text_at(axes, x + 0.3, 0.64, meaning, size=9.5)
         x += length
     counted = "; n/5: how many of the five have a green frame" if marks else ""
-    explained = f"The highest score is at the left{counted}."
-    text_at(axes, MARGIN, 0.9, explained, size=9.5)
+    text_at(axes, MARGIN, 0.9, f"The highest score is at the left{counted}.", size=9.5)
 
 
 def _caption(item: Shown) -> list[tuple[str, str]]:
@@ -122,11 +107,10 @@ def _block(axes: Axes, canvas: Image.Image, item: Shown, left: float, top: float
         for i, (image, own) in enumerate(images[:FIVE]):
             colour, line = (GREEN, 2.5) if own else (GREY, 0.8)
             framed(axes, canvas, image, start + i * (THUMBNAIL + GAP), y, THUMBNAIL, colour, line)
-        if not item.marks:  # nothing to count
-            continue
-        found = sum(own for _, own in images[:FIVE])
-        text_at(axes, start + FIVE * (THUMBNAIL + GAP) + 0.02, y + THUMBNAIL / 2, f"{found}/{len(images[:FIVE])}",
-              size=9, color=GREEN if found else "#666666")  # fmt: skip
+        if item.marks:
+            found, x = sum(own for _, own in images[:FIVE]), start + FIVE * (THUMBNAIL + GAP) + 0.02
+            said, colour = f"{found}/{len(images[:FIVE])}", GREEN if found else "#666666"
+            text_at(axes, x, y + THUMBNAIL / 2, said, size=9, color=colour)
 
 
 def _box(axes: Axes, region: Region, size: tuple[int, int], left: float, top: float) -> None:

@@ -1,4 +1,4 @@
-"""How much of a prompt the captions of a picture say: words in common, rare ones counting more. No labels, no model."""
+"""Captions as prompts of queries, and how much of a prompt the captions of a picture say. No labels, no model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from attribench.data import GenerationCase
+
+VARIANT = "captions"
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+
+def caption_case(case_id: str, caption: str) -> GenerationCase:
+    """A query whose prompt is a caption, with no modifier in it."""
+    return GenerationCase(
+        id=case_id, prompt=caption, plain_prompt=caption, seed=0, concepts=(), modifiers=(), variant=VARIANT, role="query"
+    )
 
 
 def words(text: str) -> frozenset[str]:
@@ -18,7 +28,7 @@ def words(text: str) -> frozenset[str]:
 
 def overlap(prompts: Sequence[str], captions: Sequence[Sequence[str]]) -> np.ndarray:
     """[n_prompt, n_image]: Σ s_w log(n / n_w) over the prompt's words w, s_w the share of the picture's captions that have the
-    word, and n_w the number of pictures, of n, that have it in some caption.
+    word, and n_w the number of pictures, of n, that have it in some caption. Rare words count more.
 
     What a picture shows is in most of its captions, a turn of phrase in one.
     """
