@@ -25,16 +25,6 @@ def imported_modules(path: Path) -> set[str]:
     return found
 
 
-def test_the_core_imports_no_plugin():
-    for path in (ROOT / "attribench").rglob("*.py"):
-        wrong = {
-            m
-            for m in imported_modules(path)
-            if m.split(".")[:1] == ["attribench"] and m.split(".")[1:2] and m.split(".")[1] in PLUGIN_FOLDERS
-        }
-        assert not wrong, f"{path} imports {wrong}"
-
-
 @pytest.mark.parametrize("folder", PLUGIN_FOLDERS)
 def test_plugins_of_one_kind_know_no_other_kind(folder):
     others = set(PLUGIN_FOLDERS) - {folder}

@@ -24,7 +24,7 @@ from attribench.boards.standings import Line, Standings, Variant
 from attribench.boards.tables import markdown_table, markdown_text, value
 from attribench.report.published import published
 from attribench.report.record import metric_class
-from attribench.report.words import NOTHING, published_what
+from attribench.report.words import NOTHING, decimal, published_what
 from attribench.statistics.intervals import LEVEL, Difference, compare, holm
 from attribench.statistics.two_way import compare_redrawn
 
@@ -63,14 +63,14 @@ class Pair:
         """A sentence: who is above whom in print, and what is found here."""
         order = {True: "the same", False: "the other way round", None: "undecided"}[self.agrees]
         found = self.difference
-        interval = "" if np.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]"
+        interval = "" if np.isnan(found.low) else f" [{decimal(found.low)}, {decimal(found.high)}]"
         doubt = "beyond doubt" if self.beyond_doubt else "not beyond doubt"
         own = "" if self.metrics == self.printed_metrics else f" by {_cuts(self.metrics)}"
         flag = f" The paper's row {self.flag}." if self.flag else ""
         return (
             f"{_cuts(self.printed_metrics)}, {self.variant}: {self.printed[0]} before {self.printed[1]} in print "
             f"({_values(self.printed_values, 'g')}); {order} here{own}: {self.names[0]} and {self.names[1]} "
-            f"({_values(self.values, '.3f')}; difference {found.value:.3f}{interval}, {doubt}).{flag}"
+            f"({_values(self.values, '.3f')}; difference {decimal(found.value)}{interval}, {doubt}).{flag}"
         )
 
 

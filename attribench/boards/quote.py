@@ -19,7 +19,7 @@ from attribench.boards.standings import GROUPS, Line, Standings, Variant
 from attribench.boards.tables import SELF_REPORTED, markdown_table, markdown_text, stated
 from attribench.errors import UsageError
 from attribench.files.whole import whole_file
-from attribench.report.words import NOTHING, warning_of
+from attribench.report.words import NOTHING, decimal, warning_of
 
 NONE = "No board is published yet."
 _PLACE = re.compile(r"(<!-- (?P<name>boards|papers) -->\n).*?(<!-- /(?P=name) -->)", re.DOTALL)
@@ -123,8 +123,8 @@ def _cell(name: str, lines: Sequence[Line], variant: Variant) -> str:
     if number is None or number.row.value is None:
         return NOTHING
     row = number.row
-    shown = f"**{row.value:.3f}**" if number.rank == 1 else f"{row.value:.3f}"
-    interval = "" if row.low is None else rf" \[{row.low:.3f}, {row.high:.3f}\]"
+    shown = f"**{decimal(row.value)}**" if number.rank == 1 else decimal(row.value)
+    interval = "" if row.low is None else rf" \[{decimal(row.low)}, {decimal(row.high)}\]"
     return f"{shown}{interval}{f' ({number.rank})' if number.rank else ''}{'' if number.standing == 'verified' else ' †'}"
 
 

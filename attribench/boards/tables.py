@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from attribench.boards.standings import Line, Number, Standings
-from attribench.report.words import NOTHING, duration, size
+from attribench.report.words import NOTHING, decimal, duration, size
 
 _LATEX = str.maketrans({character: f"\\{character}" for character in "{}$&#%_"} | {
     "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
@@ -54,7 +54,7 @@ def costs(line: Line) -> list[tuple[str, str]]:
     return [*(("" if cost is None else f"{cost:.6g}", stated(cost, write)) for cost, write in known), (models, budget(line))]
 
 
-def stated(number: float | None, write: Callable[[float], str] = "{:.3f}".format) -> str:
+def stated(number: float | None, write: Callable[[float], str] = decimal) -> str:
     """A number, or a dash."""
     return NOTHING if number is None else write(number)
 
@@ -64,8 +64,8 @@ def value(number: Number | None) -> str:
     if number is None or number.row.value is None:
         return NOTHING
     row = number.row
-    interval = "" if row.low is None else f" [{row.low:.3f}, {row.high:.3f}]"
-    return f"{row.value:.3f}{interval}{'' if number.standing == 'verified' else ' †'}"
+    interval = "" if row.low is None else f" [{decimal(row.low)}, {decimal(row.high)}]"
+    return f"{decimal(row.value)}{interval}{'' if number.standing == 'verified' else ' †'}"
 
 
 SELF_REPORTED = "† self-reported: the number rests on a truth that nobody but the submitter has seen."

@@ -217,7 +217,7 @@ class LeaveKOut(Protocol):
         return np.array([tuple(np.flatnonzero(~mask).tolist()) in curve for mask in masks])
 
     def _request(self, plan: StudyPlan, looks: Sequence[Look]) -> Retrainings:
-        from attribench.encoders import resolve
+        from attribench.encoders import resolve  # loads torch, and `attribench list` encodes nothing
 
         preset = self.preset
         return Retrainings(

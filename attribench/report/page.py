@@ -25,7 +25,7 @@ from attribench.report.figures.top_five import FIVE, Shown
 from attribench.report.published import by_variant, published
 from attribench.report.record import Row
 from attribench.report.table import cost_columns
-from attribench.report.words import EDITIONS, TUNING, by_rank, published_what, warning_of
+from attribench.report.words import EDITIONS, TUNING, by_rank, decimal, published_what, warning_of
 
 if TYPE_CHECKING:
     from attribench.data import Dataset
@@ -155,7 +155,7 @@ def _known(which: str, metrics: Sequence[str], rows: Sequence[Row]) -> dict[str,
     if not values:
         return None
     name = {"chance": "chance", "ceiling": "best possible"}[which]
-    return {"name": name, "numbers": [f"{values[metric]:.3f}" if metric in values else "" for metric in metrics]}
+    return {"name": name, "numbers": [decimal(values[metric]) if metric in values else "" for metric in metrics]}
 
 
 def _published(row: Row) -> dict[str, Any] | None:

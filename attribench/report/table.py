@@ -19,7 +19,7 @@ from rich.text import Text
 from attribench.files.text import shown
 from attribench.report.published import by_variant, published
 from attribench.report.record import Row
-from attribench.report.words import EDITIONS, NOTHING, TUNING, by_rank, duration, published_what, size, warning_of
+from attribench.report.words import EDITIONS, NOTHING, TUNING, by_rank, decimal, duration, published_what, size, warning_of
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
@@ -123,9 +123,9 @@ def _metric_column(metric: str, rows: list[Row]) -> Column:
     ranked = any(row.rank for row in of_metric.values())
     for label, row in of_metric.items():
         if row.value is not None:
-            interval = "" if row.low is None else f" [{row.low:.3f}, {row.high:.3f}]"
+            interval = "" if row.low is None else f" [{decimal(row.low)}, {decimal(row.high)}]"
             rank = f" {row.rank if row.rank else NOTHING:>2}" if ranked else ""
-            cells[label] = Text(f"{row.value:.3f}{interval}{rank}", style="bold" if row.rank == 1 else "")
+            cells[label] = Text(f"{decimal(row.value)}{interval}{rank}", style="bold" if row.rank == 1 else "")
         elif headline and row.status != "ok":
             cells[label] = Text(row.status, style="yellow" if row.status == "unavailable" else "red")
     chance, ceiling = (
@@ -136,7 +136,7 @@ def _metric_column(metric: str, rows: list[Row]) -> Column:
     return Column(
         f"{shown(metric)}\n{'value [95 %]' if has_interval else 'value'}{' rank' if ranked else ''}",
         cells,
-        *("" if known is None else f"{known:.3f}" for known in (chance, ceiling)),
+        *("" if known is None else decimal(known) for known in (chance, ceiling)),
     )
 
 
@@ -172,7 +172,7 @@ def _show_published(row: Row, console: Console) -> None:
         return
     sources = ", ".join(numbers["source"].unique())
     console.print(Text(f"\npublished, {published_what(row)}", style="bold"), Text(f"({sources})"))
-    for variant, metrics, lines in by_variant(numbers, lambda n: f"{n.value:.3f}{' †' if n.flag else '  '}"):
+    for variant, metrics, lines in by_variant(numbers, lambda n: f"{decimal(n.value)}{' †' if n.flag else '  '}"):
         table = plain_table([variant], metrics)
         for method, cells in lines:
             table.add_row(method, *cells)

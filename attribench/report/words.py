@@ -52,6 +52,14 @@ def by_rank(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.label for row in [*ordered, *rows]))
 
 
+def decimal(number: float) -> str:
+    """0.1234 -> "0.123".
+
+    A value on the edge (-0.5125, a mean of 80 tenths) is written alike by all machines, whichever order they add in.
+    """
+    return f"{round(number, 9):.3f}"
+
+
 def duration(seconds: float) -> str:
     """0.012 -> "12 ms", 5.2 -> "5.2 s", 600 -> "10 min", 7200 -> "2.0 h"."""
     if seconds < 0.9995:
