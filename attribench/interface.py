@@ -231,6 +231,8 @@ class AttributionMethod(ABC):
     """True if `study.seed` matters; the protocol then averages its metrics over several seeds."""
     control: ClassVar[bool] = False
     """True for a method that is there to be beaten, or to show the value of chance."""
+    on_request: ClassVar[bool] = False
+    """Of a control: whether it runs only where it is asked for. The others run in every run."""
     takes_regions: ClassVar[bool] = False
     """Whether a query with a box (`Queries.regions`) is attributed by that box alone, or never looked at. A method that
     does neither is not run where queries have boxes."""
@@ -292,6 +294,13 @@ class AttributionMethod(ABC):
     def score_candidates(self, study: Study, state: State, queries: Queries) -> list[Scores]:
         """The scores of every candidate, in their order. Override where one pass serves them all."""
         return [candidate.score(study, state, queries) for candidate in self.candidates()]
+
+    def untrained(self) -> Self | None:
+        """This method before it has learned anything, to be held against it; None for one that learns nothing.
+
+        `attribench check` fails a method that ranks as it does untrained: its training changes nothing.
+        """
+        return None
 
     def fit(self, study: Study, state: State) -> None:  # noqa: B027
         """Prepare for queries; keep arrays in `state`. What it costs is timed as `fit_seconds`."""

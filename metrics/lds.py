@@ -43,12 +43,13 @@ def subset_scores(scores: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return np.asarray(scores, dtype=np.float64) @ masks.T.astype(np.float64)
 
 
-def agreement_of_seeds(losses: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+def agreement_of_seeds(losses: np.ndarray, counts: np.ndarray | None = None, given: np.ndarray | None = None) -> np.ndarray:
     """[resamples] r₁ of losses [n_query, n_subsets, n_seeds]: mean over queries and pairs of seeds.
 
-    Each subset counts `counts` [resamples, n_subsets] times, once by default. NaN with fewer than two seeds.
+    Each subset counts `counts` [resamples, n_subsets] times, once by default; what `given` [n_subsets, c] explains is taken out.
+    NaN with fewer than two seeds.
     """
-    pairs = [spearman(losses[:, :, a], losses[:, :, b], counts) for a, b in combinations(range(losses.shape[2]), 2)]
+    pairs = [spearman(losses[:, :, a], losses[:, :, b], counts, given=given) for a, b in combinations(range(losses.shape[2]), 2)]
     if not pairs:
         return np.full(1 if counts is None else len(counts), np.nan)
     found = np.concatenate(pairs, axis=1)
@@ -163,6 +164,41 @@ class LdsOverCeiling(Lds):
     def ceiling(self, truth: Truth) -> np.ndarray:
         """[n_query]: 1."""
         return np.where(super().ceiling(truth) > 0, 1.0, np.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LdsWithin(Lds):
+    """LDS within concepts: what is left of it once the number of images of each concept in a subset is taken out of both sides.
+
+        corr over subsets of ( e(rank Σ_{i in S} τ(q, i)),  e(rank −L(q, θ_S)) ),   e: residual of a regression on the ranks of
+                                                                                     the counts (a partial rank correlation)
+
+    Where subsets hold other numbers of each concept's images, a score that knows nothing but the labels foretells a good part of
+    the losses: here it is worth 0, as is a method that tells concepts apart and nothing within them. Its ceiling is that of the
+    residuals. Where all subsets hold as many of each concept it is `lds`.
+    """
+
+    @property
+    def name(self) -> str:
+        return "lds_within"
+
+    def redrawn(self, scores: np.ndarray, truth: Truth, counts: np.ndarray) -> np.ndarray:
+        """[resamples, n_query]: the regression is made anew for each draw of the subsets."""
+        known, of_concepts = _known(truth), _concept_counts(truth)
+        return spearman(subset_scores(scores, known.masks), self._benefit(known), counts, given=of_concepts)
+
+    def ceiling(self, truth: Truth) -> np.ndarray:
+        """[n_query]: √r_R of the residuals, the mean over the study."""
+        known, of_concepts = _known(truth), _concept_counts(truth)
+        r_1 = np.maximum(agreement_of_seeds(known.losses, given=of_concepts), 0.0)
+        return np.where(self._defined(truth), np.sqrt(spearman_brown(r_1, len(known.seeds)))[0], np.nan)
+
+
+def _concept_counts(truth: Truth) -> np.ndarray:
+    """[n_subsets, n_concepts] images of each concept in each subset."""
+    if truth.concepts is None:
+        raise MethodError("lds_within needs to know which concept each training image shows, and this data has no labels")
+    return _known(truth).masks.astype(np.float64) @ np.eye(truth.concepts.max() + 1)[truth.concepts]
 
 
 def _known(truth: Truth) -> Retrained:

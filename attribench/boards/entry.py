@@ -23,12 +23,13 @@ from attribench.errors import SubmissionError, UsageError
 from attribench.files.whole import whole_file
 from attribench.report.record import Row
 from attribench.run.measured import by_variant, variants_of
+from attribench.statistics.agreement import rank_agreement
 from attribench.statistics.summary import over_seeds
 from attribench.submissions.parsing import safetensors_bytes
 from attribench.submissions.statement import Method, Statement
 from attribench.submissions.verify import Standing, Verdict
 
-FORMAT = "attribench entry 1"
+FORMAT = "attribench entry 2"
 SHOWN_QUERIES = 3
 """Of each variant, with the training images that a method ranked first."""
 TOP = 5
@@ -65,6 +66,8 @@ class Entry:
     """[resamples] the same redrawn, for metrics that rest on drawn subsets."""
     shown: Mapping[str, tuple[ShownQuery, ...]]
     """By method."""
+    alike: Mapping[str, float]
+    """How far two seeds of a method rank alike (`rank_agreement`, the mean over studies), for methods with several seeds."""
 
     @cached_property
     def _rows(self) -> dict[tuple[str, str, str], Row]:
@@ -95,7 +98,18 @@ def entry_of(verdict: Verdict, digest: str) -> Entry:
         standing={(row.variant, row.metric): verdict.standing(row) for row in verdict.rows},
         studies={variant: tuple(study for study, _ in queries) for variant, queries in order.items()},
         values=values, means=means, shown={m.name: _shown(verdict, m) for m in verdict.statement.methods},
+        alike={m.name: _alike(verdict, m) for m in verdict.statement.methods if len(m.seeds) > 1},
     )  # fmt: skip
+
+
+def _alike(verdict: Verdict, method: Method) -> float:
+    first, *others = method.seeds
+    found = [
+        rank_agreement(verdict.scores[method.name, of.id, first], verdict.scores[method.name, of.id, seed])
+        for of in verdict.planned.plans
+        for seed in others
+    ]
+    return float(np.mean(found))
 
 
 def _shown(verdict: Verdict, method: Method) -> tuple[ShownQuery, ...]:
@@ -142,6 +156,7 @@ def entry_bytes(entry: Entry) -> bytes:
         "standing": [[*key, standing] for key, standing in entry.standing.items()],
         "studies": entry.studies,
         "shown": entry.shown,
+        "alike": entry.alike,
         "values": list(entry.values),
         "means": list(entry.means),
     }
@@ -179,4 +194,5 @@ def read_entry(path: Path, submission: Path) -> Entry:
         studies={variant: tuple(names) for variant, names in about["studies"].items()},
         **arrays,
         shown=_SHOWN.validate_python(about["shown"]),
+        alike=about["alike"],
     )

@@ -16,7 +16,7 @@ from attribench.boards.adding import entries_of
 from attribench.boards.board import Leaderboards
 from attribench.boards.papers import beside_papers, papers_markdown
 from attribench.boards.standings import GROUPS, Line, Standings, Variant
-from attribench.boards.tables import SELF_REPORTED, markdown_table, markdown_text, stated
+from attribench.boards.tables import SEEDS_ALIKE, SELF_REPORTED, markdown_table, markdown_text, stated
 from attribench.errors import UsageError
 from attribench.files.whole import whole_file
 from attribench.report.words import NOTHING, decimal, warning_of
@@ -86,6 +86,7 @@ def boards_markdown(all_standings: Sequence[Standings], site: str) -> str:
     rows.append(["*checked*", "", *(_checked(standings) for standings in shown)])
     table = markdown_table(rows)
     note = f" {SELF_REPORTED}" if "†" in table else ""
+    note += f" {SEEDS_ALIKE}" if "‡" in table else ""
     warnings = {warning_of([line.numbers[of.headline].row for line in of.lines]) for of in firsts if of.lines}
     note += "".join(f" {warning}" for warning in sorted(warnings) if warning)
     return (
@@ -119,13 +120,15 @@ def _heading(standings: Standings, site: str) -> str:
 
 def _cell(name: str, lines: Sequence[Line], variant: Variant) -> str:
     """Of a method with several hyper-parameters the line that stands first."""
-    number = next((line.numbers[variant.headline] for line in lines if line.method.name == name), None)
+    line = next((line for line in lines if line.method.name == name), None)
+    number = line and line.numbers[variant.headline]
     if number is None or number.row.value is None:
         return NOTHING
     row = number.row
     shown = f"**{decimal(row.value)}**" if number.rank == 1 else decimal(row.value)
     interval = "" if row.low is None else rf" \[{decimal(row.low)}, {decimal(row.high)}\]"
-    return f"{shown}{interval}{f' ({number.rank})' if number.rank else ''}{'' if number.standing == 'verified' else ' †'}"
+    marks = ("" if number.standing == "verified" else " †") + (" ‡" if line.doubt else "")
+    return f"{shown}{interval}{f' ({number.rank})' if number.rank else ''}{marks}"
 
 
 def _checked(standings: Standings) -> str:

@@ -126,6 +126,7 @@ class _Site:
         return self._page(
             "board.html", "../", board=standings.board, n_submissions=len(standings.entries), groups=GROUPS,
             variants=[_variant(variant) for variant in standings.variants],
+            doubted=[line for line in standings.lines if line.doubt],
             papers=_papers(standings), meanings={m: _meaning(m) for variant in standings.variants for m in variant.metrics},
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ import numpy as np
 from attribench.boards.board import Board
 from attribench.boards.entry import Entry
 from attribench.report.record import Row, metric_class
+from attribench.statistics.agreement import SAME_RANKS
 from attribench.statistics.ranking import shared_ranks, shared_ranks_redrawn
 from attribench.submissions.statement import Method, Statement
 from attribench.submissions.verify import Standing
@@ -67,6 +68,14 @@ class Line:
         """What decides its colour: the most that it needs."""
         dearest_first = ("training", "checkpoints", "trajectory", "gradients")
         return next((need for need in dearest_first if need in self.needs), "features")
+
+    @property
+    def doubt(self) -> str:
+        """Why its numbers are not what they are called, where the scores show it; or nothing."""
+        alike = self.entry.alike.get(self.method.name, 0.0)
+        if alike < SAME_RANKS:
+            return ""
+        return f"its seeds rank alike (Spearman {alike:.4f}): what it draws and learns changes nothing, and this is its start"
 
     def verified(self, variant: str, metric: str) -> bool:
         """Whether it has a value of this metric, and a verified one."""

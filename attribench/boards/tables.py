@@ -69,6 +69,7 @@ def value(number: Number | None) -> str:
 
 
 SELF_REPORTED = "† self-reported: the number rests on a truth that nobody but the submitter has seen."
+SEEDS_ALIKE = "‡ its seeds rank alike: what it draws and learns changes nothing, and the number is that of its start."
 HEADER = ("fit", "per query", "stored per image", "budget", "checked", "date")
 
 
@@ -81,7 +82,7 @@ def markdown(standings: Standings) -> str:
         rows = []
         for line in (*variant.lines, *variant.controls):
             first = line.numbers[variant.headline]
-            label = line.label + (" (control)" if line.method.control else "")
+            label = line.label + (" (control)" if line.method.control else "") + (" ‡" if line.doubt else "")
             cells = [value(line.numbers.get((variant.name, metric))) for metric in variant.metrics]
             cells += [*(text for _, text in costs(line)), first.standing, line.statement.finished[:10]]
             rows.append([str(first.rank or NOTHING), label, ", ".join(line.needs), *cells])
@@ -90,7 +91,8 @@ def markdown(standings: Standings) -> str:
             rows.append(["", which, "", *map(stated, known), *[""] * len(HEADER)])
         table = markdown_table([markdown_text(cell) for cell in cells] for cells in (header, *rows))
         parts.append(f"## {markdown_text(variant.name)}: {variant.n_queries} queries of {variant.n_studies} studies\n\n{table}\n")
-    parts.append(f"{SELF_REPORTED} Costs are as submitters state them.\n")
+    doubts = [f"‡ {line.label}: {line.doubt}.\n" for line in standings.lines if line.doubt]
+    parts += [*map(markdown_text, doubts), f"{SELF_REPORTED} Costs are as submitters state them.\n"]
     return "\n".join(parts)
 
 

@@ -45,6 +45,7 @@ CHECKS: tuple[Check, ...] = (
     Check("shape", scored.shape),
     Check("sign", scored.sign),
     Check("determinism", repeated.determinism),
+    Check("learning", repeated.learning),
     Check("batches", repeated.batches),
     Check("permutation", repeated.permutation),
     Check("hyper-parameters", declared.hyper_parameters),

@@ -6,7 +6,9 @@ import numpy as np
 
 from attribench.conformance.apart import run_apart
 from attribench.conformance.subject import Subject
+from attribench.conformance.trial import METHOD_SEED
 from attribench.conformance.verdict import Exempt, Failed
+from attribench.statistics.agreement import SAME_RANKS, rank_agreement
 
 TOLERANCE = 1e-5
 """Of the largest score: what another order of summation may change."""
@@ -20,6 +22,28 @@ def determinism(subject: Subject) -> str:
         off = _difference(subject.values(subject.fitted()), subject.expected)
         raise Failed(f"a second fit in a fresh folder gave other scores (off by {off:.1e} of the largest); {ADVICE}")
     return "a second fit in a fresh folder gave the same scores, bit for bit"
+
+
+def learning(subject: Subject) -> str:
+    """What it learns and draws counts: it ranks otherwise than untrained (where it names what it is before it learns), and,
+    if it says that it is stochastic, otherwise with another seed. Otherwise is a mean Spearman correlation below .999."""
+    expected, method = subject.expected, subject.method
+    subject.require_repeats()
+    said = []
+    if (untrained := method.untrained()) is not None:
+        alike = rank_agreement(subject.values(subject.fitted(untrained)), expected)
+        if alike >= SAME_RANKS:
+            raise Failed(f"it ranks as it does untrained (Spearman {alike:.4f}): what it learns changes nothing; train it longer")
+        said.append(f"Spearman {alike:.3f} with itself untrained")
+    if method.stochastic:
+        alike = rank_agreement(subject.values(subject.fitted(seed=METHOD_SEED + 1)), expected)
+        if alike >= SAME_RANKS:
+            raise Failed(
+                f"two seeds rank alike (Spearman {alike:.4f}), and it says that it is stochastic; let what it draws or learns "
+                "count, or leave `stochastic` out"
+            )
+        said.append(f"{alike:.3f} with another seed")
+    return ", ".join(said) or "it neither learns nor draws random numbers"
 
 
 def batches(subject: Subject) -> str:

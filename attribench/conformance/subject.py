@@ -50,13 +50,13 @@ class Subject:
         check_declarations(self.method)
         return self.world.stage(self.method)
 
-    def trial(self, **options: Any) -> Trial:
-        """One in a fresh folder, with the `options` of Trial."""
-        return Trial(self.stage, self.method, Path(tempfile.mkdtemp(dir=self._folder)), **options)
+    def trial(self, method: AttributionMethod | None = None, **options: Any) -> Trial:
+        """One in a fresh folder, with the `options` of Trial; of another form of the method, if one is given."""
+        return Trial(self.stage, method or self.method, Path(tempfile.mkdtemp(dir=self._folder)), **options)
 
-    def fitted(self, **options: Any) -> Trial:
+    def fitted(self, method: AttributionMethod | None = None, **options: Any) -> Trial:
         """The same, fitted."""
-        trial = self.trial(**options)
+        trial = self.trial(method, **options)
         trial.fit()
         return trial
 

@@ -23,7 +23,6 @@ from attribench.interface import Access, AttributionMethod, Features, Scores, St
 from attribench.study.generated import generated
 
 METHOD_SEED = 4
-"""Of a method that draws random numbers."""
 
 
 @dataclass(eq=False)
@@ -34,6 +33,8 @@ class Trial:
     method: AttributionMethod
     folder: Path
     order: Sequence[int] | None = None
+    seed: int = METHOD_SEED
+    """Of a method that draws random numbers."""
     randomness: int = 1
     """Where the global random numbers of Python, numpy and torch begin, each time that it fits or scores."""
     used: set[Access] = field(default_factory=set, init=False)
@@ -76,7 +77,7 @@ class Trial:
     def _study(self, reader: Reader, queries: Queries | None = None) -> Study:
         seed, materials = 0, self.stage.materials(reader, self.order)
         if isinstance(reader, AttributionMethod):
-            seed = METHOD_SEED if reader.stochastic else 0
+            seed = self.seed if reader.stochastic else 0
             materials.features = {features: self._folder(features) for features in reader.features()}
             if queries is None:
                 materials.query_features = {f: self._folder(f, "learned-") for f in of_generations(reader)}

@@ -17,10 +17,11 @@ BOOLEAN = ("relevant", "masks", "drawn")
 ARRAYS = ("masks", "losses", "full")
 OPTIONAL = ("squared_errors", "similarities", "drawn")
 KNOWN = {
-    Truth: ("query_ids", "train_ids", "relevant", "tables", "retrained"),
+    Truth: ("query_ids", "train_ids", "relevant", "concepts", "tables", "retrained"),
     Retrained: ("seeds", "own_seed", *ARRAYS, *OPTIONAL),
 }
-"""What `arrays_of` writes; a field that is added to the classes must find its place here."""
+"""What `arrays_of` writes; a field that is added to the classes must find its place here. `concepts` is not written: the plan
+says it, to whoever reads the file."""
 
 
 def arrays_of(truth: Truth) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -79,6 +79,8 @@ class Truth:
     """[n_query, n_train] float: attributions of these queries from elsewhere, by name ("table": columns of MONTRAGE's M)."""
     retrained: Retrained | None = None
     """What became of these queries where some training images were left out."""
+    concepts: np.ndarray | None = None
+    """[n_train] int: the number of the concept that each training image shows, where all show one."""
 
     def of_queries(self, numbers: Sequence[int]) -> Truth:
         """The truth of some queries, by number."""

@@ -182,6 +182,11 @@ class Protocol(ABC):
         """
         return None
 
+    def concepts(self, plan: StudyPlan) -> np.ndarray | None:
+        """[n_train] int: which concept each training image shows; None without labels. Like `relevant`, no stranger's word."""
+        names = [image.concept for image in plan.rows]
+        return np.unique(names, return_inverse=True)[1] if all(names) else None
+
     def tables(
         self, plan: StudyPlan, observed: Mapping[TrainingObserver, Mapping[str, np.ndarray]], role: Role
     ) -> Mapping[str, np.ndarray]:
@@ -211,6 +216,7 @@ class Protocol(ABC):
             query_ids=tuple(case.id for case in plan.roles(role)),
             train_ids=tuple(image.id for image in plan.rows),
             relevant=self.relevant(plan, role),
+            concepts=self.concepts(plan),
             tables=self.tables(plan, observed, role),
             retrained=retrained,
         )

@@ -142,11 +142,11 @@ def _owner(name: str, chosen: Iterable[plugins.Plugin]) -> plugins.Plugin:
 
 
 def _controls() -> list[plugins.Plugin]:
-    """Every control that can be loaded: they run beside the methods, always."""
+    """Every control that can be loaded and runs beside the methods, always."""
     found = []
     for plugin in plugins.all_plugins("method").values():
         with suppress(MethodError):  # a stranger's broken plugin; `attribench plugins` shows it
-            if plugin.load().control:
+            if (cls := plugin.load()).control and not cls.on_request:
                 found.append(plugin)
     return found
 

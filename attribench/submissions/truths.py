@@ -45,7 +45,7 @@ def read_truth(data: bytes, planned: Planned, plan: StudyPlan) -> Truth:
     what = f"the truth of {plan.id}"
     arrays, about = tensors_of(data, what, undefined=BY_LOOK)
     _require_form(arrays, about, plan, what)
-    truth = truth_from(arrays, about)
+    truth = replace(truth_from(arrays, about), concepts=planned.protocol.concepts(plan))
     if not _same(truth.relevant, planned.protocol.relevant(plan)):
         raise Refused(f"{what} has labels that are not those of the data set")
     if truth.retrained is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -47,6 +47,9 @@ class AbcStudy(NearestEncoded):
 
     def assets(self) -> str:
         return encoders.fingerprint(self.encoder, self.checkpoint)
+
+    def untrained(self) -> Self:
+        return replace(self, epochs=0)
 
     def fit(self, study: Study, state: State) -> None:
         train = torch.from_numpy(np.array(study.features(self.pictures)["features"][0]))

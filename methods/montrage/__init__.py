@@ -2,7 +2,7 @@
 
     M[i, j] += || V_j after the step − V_j before it ||₁     for each i of the step's batch              (Eq. 6)
     τ(x_j)   = M[:, j] / Σ_i M[i, j]                                                                     (Eq. 7)
-    P(x, x_i) = (1 + cos(S(f(x)), S(f(x_i)))) / 2,  S trained on τ with the adaptive DML loss            (Eq. 8, 9)
+    P(x, x_i) = (1 + cos(S(z(x)), S(z(x_i)))) / 2,  S trained on τ with the adaptive DML loss            (Eq. 8, 9)
 
 Brokman, Hofman et al., "MONTRAGE: Monitoring training for attribution of generative diffusion models",
 ECCV 2024. A re-implementation from the paper and its supplement: the authors' code was not available. What
@@ -26,7 +26,7 @@ from attribench.encoders.features import EncoderFeatures
 from attribench.interface import Access, AttributionMethod, Edition, Queries, Scores, State, Study
 
 from ..features import best_version
-from .attribution_model import AttributionModel, ScalerForm, ScalerStart
+from .attribution_model import AttributionModel, Head
 from .training import Pairs, Schedule, train
 
 
@@ -41,6 +41,7 @@ class Montrage(AttributionMethod):
     name: ClassVar[str] = "montrage"
     needs: ClassVar[Access] = Access.TRAINING
     stochastic: ClassVar[bool] = True
+    version: ClassVar[int] = 2
     embedders: ClassVar[Mapping[Edition, str]] = encoders.CLIP
     """What encoder="auto" means."""
 
@@ -55,32 +56,35 @@ class Montrage(AttributionMethod):
     # The attribution model.
     encoder: str = "auto"
     """The frozen embedder f. auto: clip-tiny for mini, ViT-B-32/openai for paper (which CLIP is not stated)."""
-    scaler: ScalerForm = "shift-scale"
-    """(y − shift) / scale or y · scale + shift; not stated."""
-    scaler_start: ScalerStart = "standardize"
-    """standardize: training starts from features of zero mean and unit variance over the training images and generations,
-    as "trainable normalization and shifting" suggests. identity: from plain cosine. Not stated; chosen on dev studies."""
-    target_scale: Literal["none", "max"] = "max"
-    """How GT meets P. Columns of τ sum to 1, so that GT is about 1 / n_train, whereas P lies in [0, 1] and is
-    above 1/2 for any two alike pictures: with "none" the L1 terms of Eq. 9 push every pair apart, and margins
-    vanish. "max" divides each column by its maximum; order and ratios stay, and 1 means "as influential as
-    can be" on both sides. Not stated."""
+    head: Head = "linear"
+    """What is trained on the standardized features: "scaler" (a scale and a shift of each, as section 4.2 says) or "linear" (a
+    matrix, from the identity). Supplement B.3 calls the embedder "a pre-trained CLIP model fine-tuned"."""
+    target_scale: Literal["none", "max", "minmax"] = "minmax"
+    """How GT meets P. Columns of τ sum to 1, so that GT is about 1 / n_train, whereas P lies in [0, 1] and is ½ for two pictures
+    that have nothing in common: with "none" the L1 terms of Eq. 9 push every pair apart, and margins vanish. "max" divides each
+    column by its maximum; for a table whose columns differ by a seventh, as ours do, it asks pictures of different concepts for a
+    cosine of .7. "minmax" is (τ − min) / (max − min), ½ where a column has no spread. Not stated."""
     loss: Literal["adaptive", "triplet"] = "adaptive"
     """Eq. 9, or the baseline of supplement B.2 (squared L2 of the unit embeddings, margin 1)."""
-    epochs: int = 10
+    steps: int = 600
+    """Of the optimizer. The paper's 10 epochs of about 2,300 pairs by batches of 128 are 180; where there are a tenth of the
+    pairs, as many epochs would be 18, which move nothing."""
     batch_size: int = 128
     learning_rate: float = 1e-3
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """In units of the features' spread."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     """Not stated."""
+    weight_decay: float = 0.01
+    """Towards the untrained head. Not stated."""
     plateau_factor: float = 0.1
     """"Reduced automatically (on a plateau)"; torch's default factor. Not stated."""
     plateau_patience: int = 2
-    """Epochs without improvement; torch's 10 would never act within ten epochs. Not stated."""
-    validation_share: float = 0.1
+    """Tenths of the training without improvement: the paper's has ten epochs. Not stated."""
+    validation_share: float = 0.0
     """Share of the monitored prompts that judge the plateau instead of being learned from, rounded down; with
     none, the training loss judges it. Not stated."""
     negatives_per_positive: int = 1
-    """Each epoch takes every (generation, training image of its concepts) pair, with this many training images
+    """Each round takes every (generation, training image of its concepts) pair, with this many training images
     of other concepts drawn anew. Not stated."""
     attribution: Literal["auto", "table", "model"] = "auto"
     """auto: monitored generations from the table, unseen ones by the model. table: all from the table (every
@@ -101,6 +105,9 @@ class Montrage(AttributionMethod):
     def assets(self) -> str:
         return "" if self.attribution == "table" else encoders.fingerprint(self.encoder)
 
+    def untrained(self) -> Self | None:
+        return None if self.attribution == "table" else dataclasses.replace(self, steps=0)
+
     def fit(self, study: Study, state: State) -> None:
         monitor = self._monitor(study.prompts)
         state["prompts"] = np.array(monitor.prompts)
@@ -119,13 +126,13 @@ class Montrage(AttributionMethod):
             positive=_shares_modifier(generations.modifiers, [study.train.prompts[row] for row in by_id]),
             prompts=generations.prompts,
         )
-        model = self._model(pairs.train.shape[1])
-        if self.scaler_start == "standardize":
-            model.scaler.standardize(torch.cat([pairs.train, pairs.generations]))
+        model = AttributionModel(pairs.train.shape[1], self.head)
+        model.standardize(torch.cat([pairs.train, pairs.generations]))
         names = {field.name for field in dataclasses.fields(Schedule)}
         schedule = Schedule(**{name: getattr(self, name) for name in names})
         state["validation_losses"] = np.array(train(model, pairs, schedule, study.seed))
-        state["shift"], state["scale"] = model.scaler.shift, model.scaler.scale
+        for name, value in model.state_dict().items():
+            state[f"model.{name}"] = value
 
     def score(self, study: Study, state: State, queries: Queries) -> Scores:
         from_table = np.array([self.attribution == "table" or (self.attribution == "auto" and m) for m in queries.monitored])
@@ -142,15 +149,19 @@ class Montrage(AttributionMethod):
     @torch.no_grad()
     def _predict(self, state: State, features: Tensor, train: np.ndarray) -> np.ndarray:
         """P [n_query, n_train] for features [n_query, d] of generations and [versions, n_train, d] of training images."""
-        model = self._model(features.shape[1])
-        model.scaler.shift.copy_(torch.from_numpy(np.array(state["shift"])))
-        model.scaler.scale.copy_(torch.from_numpy(np.array(state["scale"])))
+        model = AttributionModel(features.shape[1], self.head)
+        model.load_state_dict({name: torch.from_numpy(np.array(state[f"model.{name}"])) for name in model.state_dict()})
         return best_version(model.attributions, features, train)
 
     def _targets(self, attributions: np.ndarray) -> Tensor:
         """GT [G, n_train] on the scale of P from τ [G, n_train]."""
+        most = attributions.max(axis=1, keepdims=True)
         if self.target_scale == "max":
-            attributions = attributions / attributions.max(axis=1, keepdims=True)
+            attributions = attributions / most
+        elif self.target_scale == "minmax":
+            least = attributions.min(axis=1, keepdims=True)
+            spread = most > least
+            attributions = np.where(spread, (attributions - least) / np.where(spread, most - least, 1.0), 0.5)
         return torch.from_numpy(attributions).float()
 
     def _monitor(self, prompts: Sequence[str]) -> ValueMonitor:
@@ -160,9 +171,6 @@ class Montrage(AttributionMethod):
     @property
     def _pictures(self) -> EncoderFeatures:
         return EncoderFeatures(encoder=self.encoder)
-
-    def _model(self, dimension: int) -> AttributionModel:
-        return AttributionModel(dimension, self.scaler)
 
 
 def tau(table: np.ndarray) -> np.ndarray:

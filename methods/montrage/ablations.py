@@ -13,6 +13,17 @@ from attribench import encoders
 from attribench.interface import Edition
 
 from . import Montrage
+from .attribution_model import Head
+
+
+@dataclass(frozen=True, kw_only=True)
+class MontrageScaler(Montrage):
+    """MONTRAGE whose head is the Scaler alone, as section 4.2 says it to the letter: a scale and a shift of each feature."""
+
+    name: ClassVar[str] = "montrage-scaler"
+
+    head: Head = "scaler"
+    learning_rate: float = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)

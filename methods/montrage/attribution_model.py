@@ -1,6 +1,9 @@
-"""MONTRAGE's attribution model (section 3.2, figure 4): a siamese Scaler on a frozen embedder, shifted cosine.
+"""MONTRAGE's attribution model (section 3.2, figure 4): a siamese head on standardized features, shifted cosine.
 
-P(x_gen, x_i) = (1 + cos(S(f(x_gen)), S(f(x_i)))) / 2          f: frozen embedder, S: Scaler, shared
+    P(x_gen, x_i) = (1 + cos(S(z(x_gen)), S(z(x_i)))) / 2          z = (f − μ) / σ,  f: the embedder,  S: the head, shared
+
+μ and σ are the mean and the deviation of each feature over a study's training images and generations. So a head's parameters
+are in units of the spread of the features, and one learning rate means the same for every embedder.
 """
 
 from __future__ import annotations
@@ -11,52 +14,54 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ScalerForm = Literal["shift-scale", "affine"]
-ScalerStart = Literal["identity", "standardize"]
+Head = Literal["scaler", "linear"]
 
 
 class Scaler(nn.Module):
-    """Trainable shift and scale of each of the d features.
+    """S(z) = z · exp(a) + b: "trainable normalization and shifting parameters" (section 4.2), from a = b = 0."""
 
-    The paper calls it a "PyTorch ScalingLayer, which applies trainable normalization and shifting parameters"
-    (section 4.2) and gives no formula. shift-scale: (y − shift) / scale, as LPIPS' ScalingLayer has it;
-    affine: y · scale + shift.
-    """
-
-    def __init__(self, dimension: int, form: ScalerForm) -> None:
+    def __init__(self, dimension: int) -> None:
         super().__init__()
-        self.form = form
+        self.log_scale = nn.Parameter(torch.zeros(dimension))
         self.shift = nn.Parameter(torch.zeros(dimension))
-        self.scale = nn.Parameter(torch.ones(dimension))
-
-    @torch.no_grad()
-    def standardize(self, features: Tensor) -> None:
-        """Start from zero mean and unit variance over `features` [n, d] instead of from the identity."""
-        mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0).clamp(min=1e-6)
-        if self.form == "shift-scale":
-            self.shift.copy_(mean)
-            self.scale.copy_(deviation)
-        else:
-            self.scale.copy_(1 / deviation)
-            self.shift.copy_(-mean / deviation)
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., d] -> [..., d]."""
-        if self.form == "shift-scale":
-            return (features - self.shift) / self.scale
-        return features * self.scale + self.shift
+        return features * self.log_scale.exp() + self.shift
+
+
+class Linear(nn.Module):
+    """S(z) = (I + A) z, from A = 0: weight decay pulls it back to the features themselves."""
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.change = nn.Parameter(torch.zeros(dimension, dimension))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[..., d] -> [..., d]."""
+        return features + features @ self.change.T
+
+
+HEADS = {"scaler": Scaler, "linear": Linear}
 
 
 class AttributionModel(nn.Module):
-    """From features of the frozen embedder to predicted attributions in [0, 1]."""
+    """From features of the embedder to predicted attributions in [0, 1]."""
 
-    def __init__(self, dimension: int, form: ScalerForm) -> None:
+    def __init__(self, dimension: int, head: Head) -> None:
         super().__init__()
-        self.scaler = Scaler(dimension, form)
+        self.head = HEADS[head](dimension)
+        self.register_buffer("mean", torch.zeros(dimension))
+        self.register_buffer("deviation", torch.ones(dimension))
+
+    def standardize(self, features: Tensor) -> None:
+        """Take μ and σ from `features` [n, d]; a feature that never changes keeps its place."""
+        self.mean.copy_(features.mean(dim=0))
+        self.deviation.copy_(features.std(dim=0, correction=0).clamp(min=1e-6))
 
     def embed(self, features: Tensor) -> Tensor:
         """The final embedding [..., d], at unit length."""
-        return functional.normalize(self.scaler(features), dim=-1)
+        return functional.normalize(self.head((features - self.mean) / self.deviation), dim=-1)
 
     def forward(self, generations: Tensor, train: Tensor) -> Tensor:
         """P for pairs of generations [n, d] and training images [n, d]: [n]."""

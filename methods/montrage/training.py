@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from .adaptive_loss import adaptive_dml_loss, triplet_loss
 from .attribution_model import AttributionModel
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,47 +37,56 @@ class Schedule:
     """Hyper-parameters of the training; documented at `Montrage`."""
 
     loss: Literal["adaptive", "triplet"]
-    epochs: int
+    steps: int
     batch_size: int
-    optimizer: Literal["adam", "adamw", "sgd"]
+    optimizer: Literal["adamw", "sgd"]
     learning_rate: float
+    weight_decay: float
     plateau_factor: float
     plateau_patience: int
     negatives_per_positive: int
     validation_share: float
 
 
+LOOKS = 10
+"""How often a plateau is looked for: the paper trains for ten epochs."""
+
+
 def train(model: AttributionModel, pairs: Pairs, schedule: Schedule, seed: int) -> list[float]:
-    """Train the Scaler in place; the loss that the plateau is judged by, one value an epoch.
+    """Train the head in place for `schedule.steps` steps; the loss that the plateau is judged by, at each of its tenths.
 
     Without a single (anchor, positive, negative), as in a study of one concept, the model stays as it is.
     """
     random = torch.Generator().manual_seed(seed)
     learning, validating = _split(pairs, schedule.validation_share, random)
     held_out = _triplets(pairs, validating, schedule.negatives_per_positive, random)
-    optimizer = OPTIMIZERS[schedule.optimizer](model.parameters(), lr=schedule.learning_rate)
+    optimizer = OPTIMIZERS[schedule.optimizer](model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=schedule.plateau_factor, patience=schedule.plateau_patience
     )
+    batches = _batches(pairs, learning, schedule, random)
     history: list[float] = []
-    for _ in range(schedule.epochs):
-        triplets = _triplets(pairs, learning, schedule.negatives_per_positive, random)
-        if not len(triplets):
-            return history
+    for look in range(LOOKS):
         losses = []
-        for batch in triplets[torch.randperm(len(triplets), generator=random)].split(schedule.batch_size):
+        for batch in itertools.islice(batches, schedule.steps * (look + 1) // LOOKS - schedule.steps * look // LOOKS):
             loss = _loss(model, pairs, batch, schedule.loss)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(loss.item() * len(batch))
-        if len(held_out):
-            with torch.no_grad():
-                history.append(_loss(model, pairs, held_out, schedule.loss).item())
-        else:
-            history.append(sum(losses) / len(triplets))
-        plateau.step(history[-1])
+            losses.append(loss.item())
+        if not losses:
+            continue
+        with torch.no_grad():
+            judged = _loss(model, pairs, held_out, schedule.loss).item() if len(held_out) else sum(losses) / len(losses)
+        history.append(judged)
+        plateau.step(judged)
     return history
+
+
+def _batches(pairs: Pairs, learning: Tensor, schedule: Schedule, random: torch.Generator) -> Iterator[Tensor]:
+    """Batches of triplets without end, round after round; none if there is no triplet."""
+    while len(triplets := _triplets(pairs, learning, schedule.negatives_per_positive, random)):
+        yield from triplets[torch.randperm(len(triplets), generator=random)].split(schedule.batch_size)
 
 
 def _loss(model: AttributionModel, pairs: Pairs, triplets: Tensor, loss: str) -> Tensor:

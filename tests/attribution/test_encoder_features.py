@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from attribench.methods.abc.in_study import AbcStudy
 from attribench.methods.clip import ClipImage
+from attribench.methods.clip_z import ClipZ
 from attribench.methods.controls import ShuffledQueries
 from attribench.methods.montrage import Montrage
 
@@ -13,7 +14,7 @@ from attribench.engine.run import execute
 
 
 def test_clip_abc_montrage_and_the_control_share_one_reading_of_clip_tiny(run_of, store):
-    methods = [method.resolve("mini") for method in (ClipImage(), ShuffledQueries(), AbcStudy(), Montrage(), Montrage(epochs=0))]
+    methods = [method.resolve("mini") for method in (ClipImage(), ShuffledQueries(), AbcStudy(), Montrage(), Montrage(steps=0))]
     runs = [run_of(method, beside=tuple(methods)) for method in methods]
     outcomes = execute([step for run in runs for step in run.steps], store, workers=0)
     assert [outcome.reason for outcome in outcomes.values() if not outcome.ok] == []
@@ -23,8 +24,8 @@ def test_clip_abc_montrage_and_the_control_share_one_reading_of_clip_tiny(run_of
     assert sum(name.startswith("read clip-tiny features ") for name in done) == 3
 
 
-def test_montrage_before_training_is_the_shifted_cosine_of_clip_image(run_of, store):
-    clip, montrage = ClipImage().resolve("mini"), Montrage(epochs=0, attribution="model", scaler_start="identity").resolve("mini")
+def test_montrage_before_training_is_the_shifted_cosine_of_standardized_clip(run_of, store):
+    clip, montrage = ClipZ().resolve("mini"), Montrage(steps=0, attribution="model").resolve("mini")
     runs = [run_of(method, beside=(clip, montrage)) for method in (clip, montrage)]
     execute([step for run in runs for step in run.steps], store, workers=0)
     cosine, shifted = (read_scores(store.path(run.score.keys["scores"]) / SCORES).values for run in runs)

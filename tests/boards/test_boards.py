@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from attribench.boards import tables
 from attribench.boards.adding import add, entries_of
 from attribench.boards.board import Leaderboards
 from attribench.boards.entry import digest_of, entry_bytes, read_entry
+from attribench.boards.quote import boards_markdown
 from attribench.boards.standings import Standings
 from attribench.errors import SubmissionError, UsageError
 from attribench.report import record
@@ -132,3 +135,19 @@ def test_the_truth_of_another_training_does_not_become_the_boards(filled, files,
     assert np.array_equal(merged(truth, truth).tables["table"], truth.tables["table"])
     with pytest.raises(UsageError, match="another 'table' than the board's"):
         merged(truth, other)
+
+
+def test_a_row_whose_seeds_rank_alike_is_flagged_and_a_random_one_is_not(filled):
+    board = filled.boards[0]
+    entries = entries_of(board, filled)
+    random = entries[0].alike["random"]
+    assert abs(random) < 0.9 and "pixel" not in entries[0].alike  # one seed tells nothing
+    assert not any(line.doubt for line in Standings.of(board, entries).lines)
+    doubted = [replace(entry, alike={**entry.alike, "pixel": 0.9999}) for entry in entries]
+    standings = Standings.of(board, doubted)
+    lines = [line for line in standings.lines if line.method.name == "pixel"]
+    assert lines and all("its seeds rank alike (Spearman 0.9999)" in line.doubt for line in lines)
+    page = tables.markdown(standings)
+    assert page.count("pixel ‡") == len(standings.variants) * len(lines) and "‡ pixel: its seeds rank alike" in page
+    quoted = boards_markdown([standings], "site")
+    assert "‡" in quoted and tables.SEEDS_ALIKE in quoted

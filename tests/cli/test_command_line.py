@@ -170,7 +170,7 @@ def test_list_and_plugins_show_what_there_is(attribench):
         ("method", "montrage"), ("dataset", "artchive"), ("metric", "recall"), ("protocol", "between-concepts"),
     }  # fmt: skip
     montrage = next(row for row in rows if row["name"] == "montrage")
-    assert montrage["params"]["epochs"] == "10"
+    assert montrage["params"]["steps"] == "600"
     shown = attribench("plugins")
     assert shown.returncode == 0
     assert "0.1.0" in shown.stdout and "attribench-diffusion" in shown.stdout

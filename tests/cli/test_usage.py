@@ -75,7 +75,7 @@ def test_list_says_what_a_method_needs_and_what_can_be_set(say):
     assert rows["method", "montrage"]["needs"] == ["training"]
     assert rows["method", "pixel"]["needs"] == ["features"]
     assert [row["name"] for row in rows.values() if row.get("control")] == [
-        "constant", "random", "shuffled-queries", "training-loss",
+        "clip-z", "constant", "prompt-match", "random", "shuffled-queries", "training-loss",
     ]  # fmt: skip
     assert rows["metric", "recall"]["params"] == {"k": "5"}
     assert rows["protocol", "between-concepts"]["params"]["n_concepts"] == "by preset"

@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -294,3 +294,44 @@ class Slow(Sound):
 
     def change(self, scores: np.ndarray, study: Study, state: State) -> np.ndarray:
         return scores + 1e-3 * self.rounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnsNothing(Sound):
+    """Learns a shift of its scores, which ranks nothing otherwise."""
+
+    name = "learning-of-nothing"
+    steps: int = 3
+
+    def untrained(self) -> LearnsNothing:
+        return replace(self, steps=0)
+
+    def change(self, scores: np.ndarray, study: Study, state: State) -> np.ndarray:
+        return scores + self.steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawsNothing(Sound):
+    """Says that it is stochastic, and draws nothing that counts."""
+
+    name = "learning-of-chance"
+    stochastic = True
+
+    def change(self, scores: np.ndarray, study: Study, state: State) -> np.ndarray:
+        return scores * (1 + 1e-3 * study.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learns(Sound):
+    """What it learns and draws changes its ranks."""
+
+    name = "passes-learns"
+    stochastic = True
+    steps: int = 3
+
+    def untrained(self) -> Learns:
+        return replace(self, steps=0)
+
+    def change(self, scores: np.ndarray, study: Study, state: State) -> np.ndarray:
+        order = np.argsort(study.train.ids).argsort()
+        return scores + 0.2 * self.steps * np.sin(order * (1 + study.seed))

@@ -47,13 +47,19 @@ def test_what_rests_on_a_failed_check_is_not_judged(methods, small_world):
     assert {check for check, (status, _) in nosy.items() if status == "passed"} == {"identity"}
     moody = verdicts(methods["determinism-lost"](), small_world)
     assert {check for check, (status, _) in moody.items() if status == "not judged"} == {
-        "batches", "permutation", "hyper-parameters", "resume",
+        "learning", "batches", "permutation", "hyper-parameters", "resume",
     }  # fmt: skip
 
 
 def test_a_sound_method_passes(methods, small_world):
     found = verdicts(methods["sound"](), small_world)
     assert {status for status, _ in found.values()} == {"passed"}, found
+
+
+def test_what_learning_and_luck_change_is_told(methods, small_world):
+    found = verdicts(methods["passes-learns"](), small_world)
+    assert found["learning"][0] == "passed", found
+    assert "with itself untrained" in found["learning"][1] and "with another seed" in found["learning"][1]
 
 
 def test_what_is_declared_and_not_used_is_told(methods, small_world):

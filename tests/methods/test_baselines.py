@@ -5,6 +5,7 @@ import pytest
 from attribench.methods.clip import ClipImage, ClipText
 from attribench.methods.controls import Constant, Random, ShuffledQueries, TrainingLoss
 from attribench.methods.pixel import Pixel
+from attribench.methods.prompt_match import PromptMatch
 from PIL.Image import Transpose
 
 from attribench.data import Queries, TrainImage
@@ -155,3 +156,15 @@ def test_training_loss_is_the_same_for_every_query_and_high_for_the_badly_fitted
 def test_controls_say_that_they_are_controls():
     assert all(method.control for method in (Random, Constant, ShuffledQueries, TrainingLoss))
     assert not any(method.control for method in (Pixel, ClipImage, ClipText))
+
+
+def test_prompt_match_finds_the_concept_by_its_token_alone(toy):
+    words = ("red", "blue", "green", "black")
+    images = [toy.train_image(f"train/{i}.png", f"photo of a <new{1 + i // 2}> cat", f"a {words[i]} cat") for i in range(4)]
+    cases = [toy.case("a", "art of <new2>", plain="art of cat", modifiers=("<new2>",)),
+             toy.case("b", "a black cat", plain="a black cat", modifiers=())]  # fmt: skip
+    pictures = {image.id: toy.noise_picture(i) for i, image in enumerate(images)}
+    study = toy.MemoryStudy(images, pictures)
+    values = PromptMatch().score(study, None, Queries(cases, lambda _: None)).values
+    assert values[0].tolist()[2:] == [1.0, 1.0] and (values[0][:2] < 1).all()
+    assert values[1].argmax() == 3 and (values[1] < 1).all()  # no modifier: words

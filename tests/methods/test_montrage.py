@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from attribench.methods.clip_z import ClipZ
 from attribench.methods.montrage import Montrage, tau
 
 from attribench.data import Queries
@@ -112,14 +113,36 @@ def test_columns_of_held_out_queries_are_not_learned_from(scene, small_clip, tmp
 def test_training_brings_the_model_closer_to_the_table(scene, small_clip, tmp_path):
     study, monitored, _, _, _ = scene
     target = montrage(attribution="table").score(study, fitted(montrage(attribution="table"), study, tmp_path), monitored)
-    target = target.values / target.values.max(axis=1, keepdims=True)
+    least, most = target.values.min(axis=1, keepdims=True), target.values.max(axis=1, keepdims=True)
+    target = (target.values - least) / (most - least)
 
-    def error(epochs):
-        method = montrage(attribution="model", epochs=epochs, learning_rate=0.1, validation_share=0, plateau_patience=1000)
-        values = method.score(study, fitted(method, study, tmp_path / str(epochs)), monitored).values
+    def error(steps, head):
+        method = montrage(attribution="model", steps=steps, head=head, learning_rate=0.01, plateau_patience=1000)
+        values = method.score(study, fitted(method, study, tmp_path / f"{head}{steps}"), monitored).values
         return np.abs(values - target).mean()
 
-    assert error(200) < 0.8 * error(0)
+    for head in ("scaler", "linear"):
+        assert error(200, head) < 0.8 * error(0, head)
+
+
+def test_without_training_it_is_standardized_clip(scene, small_clip, tmp_path):
+    """The control that its claim is a difference from, to the last digits; and training changes scores and ranks."""
+    study, _, unseen, _, _ = scene
+    control = ClipZ().resolve("mini")
+    bare = control.score(study, fitted(control, study, tmp_path / "z"), unseen).values
+    untrained = montrage(steps=0).score(study, fitted(montrage(steps=0), study, tmp_path / "0"), unseen).values
+    np.testing.assert_allclose(untrained, (1 + bare) / 2, atol=1e-6)
+    trained = montrage().score(study, fitted(montrage(), study, tmp_path / "t"), unseen).values
+    assert np.abs(trained - untrained).mean() > 0.02
+
+
+@pytest.mark.parametrize("target_scale", ["none", "max", "minmax"])
+def test_targets_keep_the_order_of_a_column(target_scale):
+    columns = np.array([[0.1, 0.3, 0.2, 0.4], [0.25, 0.25, 0.25, 0.25]])
+    found = montrage(target_scale=target_scale)._targets(columns).numpy()
+    assert (np.argsort(found[0]) == np.argsort(columns[0])).all()
+    expected = {"none": [0.1, 0.4, 0.25], "max": [0.25, 1.0, 1.0], "minmax": [0.0, 1.0, 0.5]}[target_scale]
+    np.testing.assert_allclose([found[0].min(), found[0].max(), found[1, 0]], expected, rtol=1e-6)
 
 
 def test_the_seed_is_the_only_randomness(scene, small_clip, tmp_path):

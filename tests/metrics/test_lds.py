@@ -11,10 +11,12 @@ from attribench.metrics.lds import (
     LdsCrossSeed,
     LdsOverCeiling,
     LdsSameSeed,
+    LdsWithin,
     agreement_of_seeds,
     spearman_brown,
     subset_scores,
 )
+from scipy.stats import rankdata
 
 from attribench.errors import MethodError
 from attribench.measurement import Retrained, Truth
@@ -132,3 +134,80 @@ def test_too_few_subsets_say_so():
         Lds().values(np.ones((1, 4)), truth_of(BY_HAND.of_subsets([0, 1, 2])))
     with pytest.raises(MethodError, match="there are no"):
         Lds().values(np.ones((1, 4)), Truth(("q",), tuple("abcd")))
+
+
+# ---------------------------------------------------------------------------------- within concepts
+
+CONCEPTS = np.repeat(np.arange(4), 6)
+
+
+def within(n_subsets: int = 40, *, stratified: bool = False, noise: float = 0.5, of_labels: float = 3.0):
+    """A truth in which a query's loss follows its concept's images, and within the concept their own effects; and these."""
+    random = np.random.default_rng(1)
+    halves = [np.concatenate([c * 6 + random.permutation(6)[:3] for c in range(4)]) for _ in range(n_subsets)]
+    rows = halves if stratified else [random.permutation(24)[:12] for _ in range(n_subsets)]
+    masks = np.array([np.isin(np.arange(24), kept) for kept in rows])
+    labels = np.array([[concept == query % 4 for concept in CONCEPTS] for query in range(8)])
+    effects = labels * random.normal(size=(8, 24))
+    benefit = subset_scores(of_labels * labels + effects, masks)
+    losses = -benefit[:, :, None] + noise * random.normal(size=(8, n_subsets, 2))
+    known = Retrained(masks, (0, 1), losses, np.zeros(8), own_seed=0)
+    ids = tuple(map(str, range(8))), tuple(map(str, range(24)))
+    return Truth(*ids, relevant=labels, concepts=CONCEPTS, retrained=known), labels, effects
+
+
+def test_labels_alone_are_worth_much_of_lds_and_nothing_within_concepts():
+    truth, labels, effects = within()
+    assert Lds().values(labels * 1.0, truth).mean() > 0.6  # the part of LDS that is no attribution
+    assert LdsWithin().values(labels * 1.0, truth) == pytest.approx(0.0, abs=1e-9)
+    assert LdsWithin().values(effects, truth).mean() > 0.6
+    assert LdsWithin().values(3 * labels + effects, truth).mean() > 0.6
+
+
+def test_within_concepts_is_the_correlation_of_residuals():
+    """Against a regression written out: numpy's least squares of the ranks on the counts, and Pearson's correlation."""
+    truth, _, effects = within()
+    counts = np.stack([truth.retrained.masks[:, c == CONCEPTS].sum(axis=1) for c in range(4)], axis=1)
+    design = np.column_stack([np.ones(len(counts)), *map(rankdata, counts.T)])
+    scores = effects + 0.5 * np.random.default_rng(2).normal(size=effects.shape)
+    expected = []
+    for own, losses in zip(subset_scores(scores, truth.retrained.masks), truth.retrained.losses.mean(axis=2), strict=True):
+        sides = [rankdata(own), rankdata(-losses)]
+        left = [side - design @ np.linalg.lstsq(design, side, rcond=None)[0] for side in sides]
+        expected.append(np.corrcoef(*left)[0, 1])
+    np.testing.assert_allclose(LdsWithin().values(scores, truth), expected, atol=1e-9)
+
+
+def test_a_subset_that_counts_twice_is_one_that_is_there_twice():
+    truth, _, effects = within(12)
+    counts = np.random.default_rng(3).integers(0, 3, 12)
+    again = replace(truth, retrained=truth.retrained.of_subsets(np.repeat(np.arange(12), counts)))
+    found = LdsWithin().redrawn(effects, truth, counts[None])[0]
+    np.testing.assert_allclose(found, LdsWithin().values(effects, again), atol=1e-9)
+
+
+def test_where_subsets_hold_as_many_of_each_concept_it_is_lds():
+    truth, labels, effects = within(stratified=True)
+    np.testing.assert_allclose(LdsWithin().values(effects, truth), Lds().values(effects, truth), atol=1e-9)
+    np.testing.assert_allclose(LdsWithin().ceiling(truth), Lds().ceiling(truth), atol=1e-9)
+
+
+def test_the_ceiling_within_concepts_is_what_the_true_effects_score():
+    truths = [within(400, noise=noise) for noise in (0.5, 2.0)]
+    for truth, labels, effects in truths:
+        assert LdsWithin().values(3 * labels + effects, truth).mean() == pytest.approx(LdsWithin().ceiling(truth)[0], abs=0.05)
+    assert LdsWithin().ceiling(truths[1][0])[0] < LdsWithin().ceiling(truths[0][0])[0] - 0.2
+
+
+def test_random_scores_are_worth_nothing_within_concepts():
+    truth, _, _ = within()
+    random = np.random.default_rng(4)
+    found = np.array([LdsWithin().values(random.random((8, 24)), truth).mean() for _ in range(200)])
+    assert abs(found.mean()) < 4 * found.std() / np.sqrt(200)
+    assert (LdsWithin().chance(truth) == 0).all()
+
+
+def test_without_labels_it_says_so():
+    truth, effects = drawn(8, 6, 2, 2, 0.1)
+    with pytest.raises(MethodError, match="which concept"):
+        LdsWithin().values(effects, truth)
