@@ -1,13 +1,15 @@
-"""Do the pictures that a customized model makes show the concept that was asked for?
+"""Do the pictures that a customized model makes show the concepts that were asked for?
 
-    python benchmarks/customization_quality.py --dataset artchive
+    python benchmarks/customization_quality.py --dataset artchive --dataset customconcept101 --split dev
 
 A probe, multinomial logistic regression on clip-tiny image features, learns to tell the five concepts of a
-study from the real training pictures and then assigns each un-mixed generated picture. The real pictures
+study from the real training pictures and then names the concept of each generated query. The real pictures
 pass through the model's autoencoder first, as every generated one does, so that the probe learns the
-concepts and not the blur; it learns from their mirror images too. The share that it
-assigns rightly is reported with its interval over studies, beside the probe's own leave-one-out accuracy
-on the real pictures, without which the share means nothing. Chance is 20 %. The issue asks for ≥ 80 %.
+concepts and not the blur; it learns from their mirror images too. Of an un-mixed query its first guess is
+right or wrong (chance 20 %); of a mixed one its first two, which have to be both concepts (chance 10 %).
+Both shares are printed with their intervals over studies, beside the probe's own leave-one-out accuracy
+on the real pictures, without which they mean nothing: what it cannot tell apart in real pictures, it
+cannot in generated ones. Asked for: un-mixed >= 85 % where real >= 90 %, mixed >= 60 %.
 Trains and generates what is not cached, by the same steps as `attribench run`.
 """
 
@@ -30,41 +32,52 @@ from attribench.engine.run import execute
 from attribench.run.config import RunConfig
 from attribench.run.places import tiny_model
 from attribench.run.prepare import prepare
+from attribench.run.prepared import Prepared
 from attribench.statistics.intervals import estimate
 from attribench.study.generated import generated
+from attribench.study.plan import StudyPlan
 
 PENALTY = 1e-2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--dataset", default="artchive")
+    parser.add_argument("--dataset", action="append", help="customconcept101 and artchive without it; can be repeated")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--studies", type=int, help="how many; without it those of the preset")
     parser.add_argument("--param", action="append", default=[])
     options = parser.parse_args()
-    config = RunConfig.gather(None, methods=["random"], dataset=options.dataset, params=options.param)
-    prepared = prepare(config)
-    execute([study.pictures for study in prepared.studies.values()], prepared.store, listener=listener_for(False))
-    console = Console(width=120)
+    console = Console(width=140)
     console.print(describe())
-    table = Table("study", "concepts", "real, leave one out", "generated, held-out prompts", "generated, all", box=None)
-    rights, studies = [], []
+    for dataset in options.dataset or ["customconcept101", "artchive"]:
+        params = [*options.param, *([f"between-concepts.n_studies={options.studies}"] if options.studies else [])]
+        report(console, dataset, options.split, params)
+
+
+def report(console: Console, dataset: str, split: str, params: list[str]) -> None:
+    """Print the table of one data set, and its shares."""
+    prepared = prepare(RunConfig.gather(None, methods=["random"], dataset=dataset, split=split, params=params))
+    execute([study.pictures for study in prepared.studies.values()], prepared.store, listener=listener_for(False))
+    table = Table("study", "concepts", "real, leave one out", "un-mixed", "mixed, both", box=None)
+    right: dict[str, list[tuple[str, np.ndarray]]] = {"real": [], "un-mixed": [], "mixed": []}
     for plan in prepared.plans:
-        real, held_out, every = probe(prepared, plan)
-        rights += every.tolist()
-        studies += [plan.id] * len(every)
-        table.add_row(
-            plan.id, ", ".join(plan.concepts), *(f"{100 * x.mean():.0f} % of {len(x)}" for x in (real, held_out, every))
-        )
-    share = estimate(rights, studies)
+        of_study = probe(prepared, plan)
+        for kind, values in of_study.items():
+            right[kind].append((plan.id, values))
+        shares = (f"{100 * values.mean():.0f} % of {len(values)}" for values in of_study.values())
+        table.add_row(plan.id, ", ".join(plan.concepts), *shares)
     console.print(table)
-    console.print(
-        f"{options.dataset}: the probe assigns {100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}] of "
-        f"{share.n_queries} generated pictures rightly, over {share.n_studies} studies; chance 20 %"
-    )
+    for kind, chance in (("real", 20), ("un-mixed", 20), ("mixed", 10)):
+        values = np.concatenate([values for _, values in right[kind]])
+        share = estimate(values.tolist(), [study for study, values in right[kind] for _ in values])
+        console.print(
+            f"{dataset} {split}, {kind}: {100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}] of "
+            f"{share.n_queries} pictures of {share.n_studies} studies; chance {chance} %"
+        )
 
 
-def probe(prepared, plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Right or wrong: real pictures left out one at a time, generations of held-out prompts, all generations."""
+def probe(prepared: Prepared, plan: StudyPlan) -> dict[str, np.ndarray]:
+    """Right or wrong: real pictures left out one at a time, un-mixed queries, and mixed ones for both concepts."""
     encoder = load_encoder("clip-tiny")
     images = plan.training.images
     labels = np.array([plan.concepts.index(image.concept) for image in images])
@@ -72,19 +85,21 @@ def probe(prepared, plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     real = [reconstructed(model, square(prepared.dataset.load(image.id), model.resolution)) for image in images]
     features = normalised(encoder.encode_images(real))
     mirrored = normalised(encoder.encode_images(ImageOps.mirror(picture) for picture in real))
-    left_out = [
-        predict(learned(features, mirrored, labels, leave_out=i), features[i : i + 1])[0] == labels[i] for i in range(len(real))
-    ]
+    right = {
+        "real": np.array([
+            named(learned(features, mirrored, labels, leave_out=i), features[i : i + 1])[0, 0] == labels[i]
+            for i in range(len(real))
+        ])
+    }  # fmt: skip
     folder = prepared.store.path(prepared.studies[plan.id].pictures.keys["pictures"])
     weights = learned(features, mirrored, labels)
-    right = {}
-    for role in ("query", "fit"):
-        cases = plan.roles(role)
-        rows = [i for i, case in enumerate(cases) if case.variant == "un-mixed"]
-        pictures = generated(plan, folder, role)
-        assigned = predict(weights, normalised(encoder.encode_images(pictures[i] for i in rows)))
-        right[role] = assigned == np.array([plan.concepts.index(cases[i].concepts[0]) for i in rows])
-    return np.array(left_out), right["query"], np.concatenate([right["query"], right["fit"]])
+    cases, pictures = plan.roles("query"), generated(plan, folder, "query")
+    for variant in ("un-mixed", "mixed"):
+        rows = [i for i, case in enumerate(cases) if case.variant == variant]
+        guesses = named(weights, normalised(encoder.encode_images(pictures[i] for i in rows)))
+        asked = [{plan.concepts.index(concept) for concept in cases[i].concepts} for i in rows]
+        right[variant] = np.array([set(row[: len(of)]) == of for row, of in zip(guesses.tolist(), asked, strict=True)])
+    return right
 
 
 def reconstructed(model: DiffusionModel, picture: Image.Image) -> Image.Image:
@@ -124,8 +139,9 @@ def fit(features: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[torch
     return weight.detach(), bias.detach()
 
 
-def predict(model: tuple[torch.Tensor, torch.Tensor], features: np.ndarray) -> np.ndarray:
-    return (torch.from_numpy(features) @ model[0] + model[1]).argmax(dim=1).numpy()
+def named(model: tuple[torch.Tensor, torch.Tensor], features: np.ndarray) -> np.ndarray:
+    """[n, n_classes]: the classes of each picture, the likeliest first."""
+    return (torch.from_numpy(features) @ model[0] + model[1]).argsort(dim=1, descending=True).numpy()
 
 
 if __name__ == "__main__":

@@ -62,3 +62,8 @@ def restore(path: Path, average: MovingAverage, optimizer: torch.optim.Optimizer
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
     return progress
+
+
+def mixed_precision(device: str) -> torch.autocast:
+    """bfloat16 where the device computes in it; float32 elsewhere, since a processor without it is ten times slower emulating."""
+    return torch.autocast(device, torch.bfloat16, enabled=device != "cpu" or torch.cpu._is_avx512_bf16_supported())

@@ -24,7 +24,7 @@ import timm
 import torch
 from torch import nn
 
-from checkpoint import MovingAverage, restore, save, write_atomically
+from checkpoint import MovingAverage, mixed_precision, restore, save, write_atomically
 from corpus import PICTURE_SIZE, Painter, load
 from neighbours import neighbours
 from views import draw_view, tinted
@@ -149,7 +149,7 @@ def main() -> None:
         chosen = rng.choice(trainable, BATCH, replace=False)
         views = np.stack([draw_view(painter, rng, index)[0] for _ in range(2) for index in chosen])
         pictures = tinted(torch.from_numpy(views).permute(0, 3, 1, 2) / 127.5 - 1, draws)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision("cpu"):
             expanded = learner(pictures)
         loss = vicreg(*expanded.float().chunk(2))
         optimizer.zero_grad()
