@@ -23,7 +23,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from checkpoint import MovingAverage, restore, save
+from checkpoint import MovingAverage, mixed_precision, restore, save
 from corpus import Painter, load
 
 SEED = 1
@@ -170,7 +170,7 @@ def main() -> None:
             group["lr"] = rate * min(1, (progress["step"] + 1) / WARMUP_STEPS)
         chosen = torch.randint(len(pool), (BATCH,), generator=draws)
         pictures = vary(pool[chosen] / 127.5 - 1, draws)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             posterior = model.encode(pictures).latent_dist
             rebuilt = model.decode(posterior.sample()).sample
         loss = reconstruction_loss(rebuilt.float(), pictures)

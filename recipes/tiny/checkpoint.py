@@ -64,6 +64,6 @@ def restore(path: Path, average: MovingAverage, optimizer: torch.optim.Optimizer
     return progress
 
 
-def mixed_precision(device: str) -> torch.autocast:
-    """bfloat16 where the device computes in it; float32 elsewhere, since a processor without it is ten times slower emulating."""
-    return torch.autocast(device, torch.bfloat16, enabled=device != "cpu" or torch.cpu._is_avx512_bf16_supported())
+def mixed_precision() -> torch.autocast:
+    """bfloat16 where the processor computes in it; float32 elsewhere, where emulating it is slower by far."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())

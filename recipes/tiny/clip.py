@@ -22,7 +22,7 @@ import open_clip
 import torch
 from transformers import CLIPTokenizer
 
-from checkpoint import MovingAverage, restore, save, write_atomically
+from checkpoint import MovingAverage, mixed_precision, restore, save, write_atomically
 from corpus import Painter, caption, load
 from neighbours import neighbours
 from views import draw_view, tinted
@@ -161,7 +161,7 @@ def main() -> None:
         subject = torch.tensor([subject_ids[rows[i]["article"]] for i in chosen])
         house = torch.tensor([house_ids[rows[i]["house"]] for i in chosen])
         same_house = (house[:, None] == house) | ~torch.tensor(styled)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             image_features = model.encode_image(pictures, normalize=True)
             text_features = model.encode_text(tokens, normalize=True)
         true_pairs = (subject[:, None] == subject) & same_house

@@ -28,7 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from checkpoint import MovingAverage, restore, save
+from checkpoint import MovingAverage, mixed_precision, restore, save
 from corpus import EMPTY_RATE, OBJECTS_HOUSE, Painter, caption, load
 from parallel import PROCESSES, RANK, average_gradients, once, start
 
@@ -113,7 +113,7 @@ def encoded_views(work: Path, painter: Painter, rows: list[dict], vae: Autoencod
     latents = []
     for at in range(0, len(pictures), 64):
         batch = torch.from_numpy(np.stack(pictures[at : at + 64])).permute(0, 3, 1, 2) / 127.5 - 1
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             latents.append(vae.encode(batch).latent_dist.mode().float() * vae.config.scaling_factor)
     stored = {
         "latents": torch.cat(latents).contiguous(), "first": torch.tensor(firsts), "second": torch.tensor(seconds),
@@ -156,7 +156,7 @@ def denoising_loss(models, schedule, latents, tokens, draws) -> torch.Tensor:
     times = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),), generator=draws)
     noise = torch.randn(latents.shape, generator=draws)
     noisy = schedule.add_noise(latents, noise, times)
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision():
         text = models["text_encoder"](tokens).last_hidden_state
         predicted = models["unet"](noisy, times, text).sample
     kept = schedule.alphas_cumprod[times]

@@ -149,7 +149,7 @@ def main() -> None:
         chosen = rng.choice(trainable, BATCH, replace=False)
         views = np.stack([draw_view(painter, rng, index)[0] for _ in range(2) for index in chosen])
         pictures = tinted(torch.from_numpy(views).permute(0, 3, 1, 2) / 127.5 - 1, draws)
-        with mixed_precision("cpu"):
+        with mixed_precision():
             expanded = learner(pictures)
         loss = vicreg(*expanded.float().chunk(2))
         optimizer.zero_grad()
