@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +90,30 @@ def _forget_new_plugins() -> Iterator[None]:
 
 _plugins_of_a_test = pytest.fixture(autouse=True)(_forget_new_plugins)
 _plugins_of_a_file = pytest.fixture(autouse=True, scope="module")(_forget_new_plugins)
+
+
+@pytest.fixture
+def attribench(tmp_path: Path, monkeypatch) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs `attribench …` in a folder and with a store of its own and returns what came out.
+
+    In this process, since another would import torch anew. `attribench_process` of `cli/` starts one.
+    """
+    from attribench.__main__ import main
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        out, err = io.StringIO(), io.StringIO()
+        forgotten = contextmanager(_forget_new_plugins)()
+        with monkeypatch.context() as as_typed, redirect_stdout(out), redirect_stderr(err), forgotten:
+            as_typed.setattr(sys, "argv", ["attribench", *arguments])
+            as_typed.setattr(sys, "path", [*sys.path])
+            as_typed.chdir(tmp_path)
+            as_typed.setenv("ATTRIBENCH_STORE", str(tmp_path / "store"))
+            as_typed.setenv("COLUMNS", "150")
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, out.getvalue(), err.getvalue())
+
+    return run
 
 
 @pytest.fixture(scope="session")
