@@ -92,9 +92,15 @@ _plugins_of_a_test = pytest.fixture(autouse=True)(_forget_new_plugins)
 _plugins_of_a_file = pytest.fixture(autouse=True, scope="module")(_forget_new_plugins)
 
 
+@pytest.fixture(scope="session")
+def common_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For all tests that need no empty store: what is equal between their runs, such as trainings, is made once."""
+    return tmp_path_factory.mktemp("common") / "store"
+
+
 @pytest.fixture
-def attribench(tmp_path: Path, monkeypatch) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs `attribench …` in a folder and with a store of its own and returns what came out.
+def attribench(tmp_path: Path, common_store: Path, monkeypatch) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs `attribench …` in a folder of its own and returns what came out.
 
     In this process, since another would import torch anew. `attribench_process` of `cli/` starts one.
     """
@@ -107,7 +113,7 @@ def attribench(tmp_path: Path, monkeypatch) -> Callable[..., subprocess.Complete
             as_typed.setattr(sys, "argv", ["attribench", *arguments])
             as_typed.setattr(sys, "path", [*sys.path])
             as_typed.chdir(tmp_path)
-            as_typed.setenv("ATTRIBENCH_STORE", str(tmp_path / "store"))
+            as_typed.setenv("ATTRIBENCH_STORE", str(common_store))
             as_typed.setenv("COLUMNS", "150")
             with pytest.raises(SystemExit) as ended:
                 main()

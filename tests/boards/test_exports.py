@@ -15,7 +15,7 @@ EXPORTS = sorted((BOARDS / "exports").glob("*.truth.safetensors"))
 def test_every_artifact_of_a_published_truth_is_one_that_the_boards_run_asks_for(path, attribench):
     name = path.name.removesuffix(".truth.safetensors")
     assert (BOARDS / "boards" / f"{name}.toml").is_file()
-    done = attribench("truth", "import", str(path), str(BOARDS / "exports" / f"{name}.toml"))
+    done = attribench("truth", "import", str(path), str(BOARDS / "exports" / f"{name}.toml"), "--store", "empty")
     assert done.returncode == 0, done.stderr
     stored, held = map(int, re.search(r"(\d+) of its (\d+) artifacts stored", done.stdout).groups())
     assert stored == held > 0
