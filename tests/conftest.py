@@ -24,6 +24,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched at run time
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests that interrupt would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+SHORT = {"data", "datasets", "metrics", "report", "retrieval", "statistics"}
+"""Folders whose files take seconds each."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: with `--dist loadfile`, one at the end would keep a single process busy."""
+    items.sort(key=lambda item: item.path.parent.name in SHORT)
+
+
 WORDS = [
     "a", "an", "image", "of", "photo", "picture", "in", "the", "style", "art", "cat", "dog", "teddy", "bear", "chair",
     "and", "together", "red", "blue",
