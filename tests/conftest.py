@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +23,15 @@ pytest_plugins = ("noise_pictures", "small_record", "small_study")  # of `fixtur
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched at run time
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests that interrupt would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+SHORT = {"data", "datasets", "metrics", "report", "retrieval", "statistics"}
+"""Folders whose files take seconds each."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: with `--dist loadfile`, one at the end would keep a single process busy."""
+    items.sort(key=lambda item: item.path.parent.name in SHORT)
+
 
 WORDS = [
     "a", "an", "image", "of", "photo", "picture", "in", "the", "style", "art", "cat", "dog", "teddy", "bear", "chair",
@@ -86,6 +99,36 @@ def _forget_new_plugins() -> Iterator[None]:
 
 _plugins_of_a_test = pytest.fixture(autouse=True)(_forget_new_plugins)
 _plugins_of_a_file = pytest.fixture(autouse=True, scope="module")(_forget_new_plugins)
+
+
+@pytest.fixture(scope="session")
+def common_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For all tests that need no empty store: what is equal between their runs, such as trainings, is made once."""
+    return tmp_path_factory.mktemp("common") / "store"
+
+
+@pytest.fixture
+def attribench(tmp_path: Path, common_store: Path, monkeypatch) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs `attribench …` in a folder of its own and returns what came out.
+
+    In this process, since another would import torch anew. `attribench_process` of `cli/` starts one.
+    """
+    from attribench.__main__ import main
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        out, err = io.StringIO(), io.StringIO()
+        forgotten = contextmanager(_forget_new_plugins)()
+        with monkeypatch.context() as as_typed, redirect_stdout(out), redirect_stderr(err), forgotten:
+            as_typed.setattr(sys, "argv", ["attribench", *arguments])
+            as_typed.setattr(sys, "path", [*sys.path])
+            as_typed.chdir(tmp_path)
+            as_typed.setenv("ATTRIBENCH_STORE", str(common_store))
+            as_typed.setenv("COLUMNS", "150")
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, out.getvalue(), err.getvalue())
+
+    return run
 
 
 @pytest.fixture(scope="session")

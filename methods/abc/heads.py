@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attribench.diffusion.loading import LOADING
 from attribench.encoders.weights import fit_weights, read_tensors
 from attribench.errors import UsageError
 
@@ -86,6 +87,14 @@ class Heads(nn.Module):
         return ()
 
 
+def drawn_heads(shape: Shape, dimension: int, seed: int) -> Heads:
+    """Heads before training, those of this seed."""
+    # Another thread that loads a model has torch's initialisers replaced and its default dtype changed meanwhile.
+    with LOADING, torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Heads(shape, dimension)
+
+
 def load_heads(path: Path, dimension: int, encoder: str) -> Heads:
     """Heads from a checkpoint: the authors' file, or safetensors with the same names ("real_mapper.weight").
 
@@ -106,7 +115,7 @@ def load_heads(path: Path, dimension: int, encoder: str) -> Heads:
             f"the heads in {path} take features of width {width}, but {encoder} gives {dimension}; "
             "take heads that were trained on this encoder, or name theirs with encoder=NAME"
         )
-    heads = Heads(shape, dimension)
+    heads = drawn_heads(shape, dimension, seed=0)
     for mapper in MAPPERS:
         fit_weights(getattr(heads, mapper), mappers[mapper], f"{path} ({mapper})")
     return heads.eval().requires_grad_(False)

@@ -16,7 +16,7 @@ from attribench.interface import Access, Edition, Queries, Scores, State, Study
 from ..features import NearestEncoded, best_version
 from . import Output
 from .calibrator import Calibrator
-from .heads import Heads, Shape
+from .heads import Shape, drawn_heads
 from .training import Group, Schedule, train_heads
 
 
@@ -68,9 +68,7 @@ class AbcStudy(NearestEncoded):
             for modifier, rows in belongs.items()
             if rows.any()
         ]
-        with torch.random.fork_rng():
-            torch.manual_seed(study.seed)
-            heads = Heads(self.shape, train.shape[1])
+        heads = drawn_heads(self.shape, train.shape[1], study.seed)
         schedule = Schedule(**{field.name: getattr(self, field.name) for field in fields(Schedule)})
         state["losses"] = np.array(train_heads(heads, groups, schedule, study.seed))
         for name, value in heads.state_dict().items():
@@ -84,7 +82,7 @@ class AbcStudy(NearestEncoded):
     def score(self, study: Study, state: State, queries: Queries) -> Scores:
         train = study.features(self.pictures)["features"]
         own = torch.from_numpy(np.array(study.features(self.pictures, queries)["features"][0]))
-        heads = Heads(self.shape, own.shape[1])
+        heads = drawn_heads(self.shape, own.shape[1], study.seed)
         heads.load_state_dict({name: torch.from_numpy(np.array(state[name])) for name in heads.state_dict()})
         similarities = best_version(heads.eval().similarity, own, train)
         if self.output == "influence":

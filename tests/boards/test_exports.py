@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,11 +12,10 @@ EXPORTS = sorted((BOARDS / "exports").glob("*.truth.safetensors"))
 
 
 @pytest.mark.parametrize("path", EXPORTS, ids=lambda path: path.name)
-def test_every_artifact_of_a_published_truth_is_one_that_the_boards_run_asks_for(path, tmp_path):
+def test_every_artifact_of_a_published_truth_is_one_that_the_boards_run_asks_for(path, attribench):
     name = path.name.removesuffix(".truth.safetensors")
     assert (BOARDS / "boards" / f"{name}.toml").is_file()
-    command = [sys.executable, "-m", "attribench", "truth", "import", str(path), str(BOARDS / "exports" / f"{name}.toml")]
-    done = subprocess.run([*command, "--store", str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
+    done = attribench("truth", "import", str(path), str(BOARDS / "exports" / f"{name}.toml"), "--store", "empty")
     assert done.returncode == 0, done.stderr
     stored, held = map(int, re.search(r"(\d+) of its (\d+) artifacts stored", done.stdout).groups())
     assert stored == held > 0

@@ -39,19 +39,15 @@ def command_line(small_options: dict) -> list[str]:
 
 
 @pytest.fixture
-def attribench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs `attribench …` in a folder of its own and returns what came out."""
+def attribench_process(tmp_path: Path, common_store: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """The fixture `attribench`, in a process of its own, as a user starts it."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
+        own = {"HF_HUB_OFFLINE": "1", "ATTRIBENCH_STORE": str(common_store), "COLUMNS": "150"}
         return subprocess.run(
             [sys.executable, "-m", "attribench", *arguments],
-            cwd=tmp_path,
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "ATTRIBENCH_STORE": str(tmp_path / "store"), "COLUMNS": "150"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+            cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
 
     return run
 

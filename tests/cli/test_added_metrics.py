@@ -60,13 +60,13 @@ ASKED = ("top-is-relevant", "recall", "lds", "broken", "boundless", "spearman_wi
 
 
 @pytest.fixture(scope="module")
-def options(small_options: dict, tmp_path_factory) -> dict:
+def options(small_options: dict, common_store: Path, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("added")
     (folder / "metrics.py").write_text(METRICS)
     params = [*small_options["params"], "recall.k=3", "top_is_relevant.first=2"]
     return small_options | {
         "methods": ["pixel"], "plugins": [folder / "metrics.py"], "metrics": list(ASKED), "params": params,
-        "store": folder / "store", "out": folder / "with",
+        "store": common_store, "out": folder / "with",
     }  # fmt: skip
 
 

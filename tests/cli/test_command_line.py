@@ -27,11 +27,11 @@ def readme_plugin(folder: Path) -> Path:
     return path
 
 
-def test_a_plugin_file_runs_beside_ours_and_its_rows_are_json(attribench, command_line, tmp_path):
+def test_a_plugin_file_runs_beside_ours_and_its_rows_are_json(attribench, attribench_process, command_line, tmp_path):
     """The README's example, an unavailable method, the record as JSON lines, and the table again from the folder."""
     plugin = readme_plugin(tmp_path)
     arguments = ["run", *command_line, "--plugin", str(plugin), "-m", "mean colour", "-m", "clip-text", "--out", "out"]
-    result = attribench(*arguments, "--json")
+    result = attribench_process(*arguments, "--json")
     assert result.returncode == 0, result.stderr
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert rows[0].keys() >= COLUMNS
@@ -113,6 +113,14 @@ BAD = {
     "run.toml": (["no.toml"], 2, "no.toml"),
     "scheduler": (["-m", "pixel", "-d", "customconcept101", "--scheduler", "tcp://127.0.0.1:1"], 2, "dask scheduler"),
 }
+
+
+def test_an_error_ends_the_process_with_its_code_and_one_line(attribench_process):
+    arguments, code, hint = BAD["near-miss"]
+    result = attribench_process("run", *arguments)
+    assert (result.returncode, result.stdout) == (code, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("attribench: ") and hint in line
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -20,15 +20,15 @@ SMALL = ("timesteps=2", "projection_dim=64")
 COUNTS = [f"{name}.{field}" for name in METHODS for field in SMALL] + ["tracin.checkpoints=2", "datainf.factor_dim=8"]
 
 
-def gradient_run(options: dict, folder: Path, methods: list[str], params=(), name: str = "run", **others) -> Result:
+def gradient_run(options: dict, folder: Path, store: Path, methods: list[str], params=(), name: str = "run", **others) -> Result:
     given = options | others | {"params": [*options["params"], *params]}
-    config = RunConfig.gather(None, methods=methods, store=folder / "store", out=folder / name, **given)
+    config = RunConfig.gather(None, methods=methods, store=store, out=folder / name, **given)
     return execute(prepare(config), Listener())
 
 
 @pytest.fixture(scope="module")
-def everything(small_options, tmp_path_factory) -> Result:
-    return gradient_run(small_options, tmp_path_factory.mktemp("gradients"), METHODS, COUNTS)
+def everything(small_options, common_store, tmp_path_factory) -> Result:
+    return gradient_run(small_options, tmp_path_factory.mktemp("gradients"), common_store, METHODS, COUNTS)
 
 
 def test_every_gradient_method_has_its_rows(everything):
@@ -53,15 +53,15 @@ def test_one_reading_serves_the_methods_that_name_equal_features(everything):
 
 
 def test_scores_do_not_depend_on_the_workers(everything, small_options, tmp_path):
-    again = gradient_run(small_options, tmp_path, ["trak", "d-trak"], COUNTS[:4], workers=0)
+    again = gradient_run(small_options, tmp_path, tmp_path / "store", ["trak", "d-trak"], COUNTS[:4], workers=0)
     for path in sorted((again.folder / "scores").glob("*trak/*")):
         other = everything.folder / "scores" / path.parent.name / path.name
         np.testing.assert_allclose(read_scores(path).values, read_scores(other).values, rtol=1e-5)
 
 
-def test_an_ensemble_costs_trainings_that_the_record_tells(small_options, tmp_path):
+def test_an_ensemble_costs_trainings_that_the_record_tells(small_options, common_store, tmp_path):
     params = ["grad-cos.timesteps=2", "grad-cos.projection_dim=64", "grad-cos.seeds=2", "grad-cos.checkpoints=2"]
-    result = gradient_run(small_options, tmp_path, ["grad-cos"], params)
+    result = gradient_run(small_options, tmp_path, common_store, ["grad-cos"], params)
     row = next(row for row in result.rows if row.method == "grad-cos")
     assert row.n_models == 4 and row.extra_training_seconds > 0
     assert next(row for row in result.rows if row.method == "random").extra_training_seconds == 0
@@ -74,9 +74,9 @@ def test_an_ensemble_costs_trainings_that_the_record_tells(small_options, tmp_pa
         (["trak.projection=none", "trak.lambda_reg=-1"], "lambda_reg"),
     ],
 )
-def test_bad_settings_are_told_in_one_line(small_options, tmp_path, params, said):
+def test_bad_settings_are_told_in_one_line(small_options, common_store, tmp_path, params, said):
     try:
-        failure = gradient_run(small_options, tmp_path, ["trak"], [*params, "between-concepts.n_studies=1"]).failure
+        failure = gradient_run(small_options, tmp_path, common_store, ["trak"], [*params, "between-concepts.n_studies=1"]).failure
     except Exception as error:
         failure = error
     assert said in str(failure) and "\n" not in str(failure)

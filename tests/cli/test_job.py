@@ -22,7 +22,7 @@ from attribench.run.execute import Result, execute
 from attribench.run.prepare import prepare
 
 METHODS = ["montrage", "clip-image", "pixel"]
-ENCODERS = ["montrage.encoder=clip-tiny", "clip-image.encoder=clip-tiny"]
+ENCODERS = ["montrage.encoder=clip-tiny", "montrage.steps=20", "clip-image.encoder=clip-tiny"]
 
 
 class Heard(Listener):

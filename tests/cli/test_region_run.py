@@ -21,13 +21,13 @@ PARAMS = ["unlearning.fisher_draws=2", "unlearning.query_timesteps=4", "unlearni
 
 
 @pytest.fixture(scope="module")
-def region_run(small_options, tmp_path_factory):
-    """Runs of one study that share a store."""
+def region_run(small_options, common_store, tmp_path_factory):
+    """Runs of one study."""
     folder = tmp_path_factory.mktemp("regions")
 
     def run(name: str, **options) -> Result:
         given = small_options | {"params": [*small_options["params"], *PARAMS], "preset": "mini", "limit": 2} | options
-        config = RunConfig.gather(None, methods=METHODS, store=folder / "store", out=folder / name, **given)
+        config = RunConfig.gather(None, methods=METHODS, store=common_store, out=folder / name, **given)
         return execute(prepare(config), Listener())
 
     return run

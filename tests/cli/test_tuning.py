@@ -94,15 +94,15 @@ def plugin(tmp_path_factory) -> Path:
     return path
 
 
-def run(options: dict, plugin: Path, folder: Path, **more) -> Result:
-    asked = {"methods": ["leaning", "steady"], "plugins": [plugin], "store": folder / "store", "out": folder / "run"}
+def run(options: dict, plugin: Path, folder: Path, store: Path, **more) -> Result:
+    asked = {"methods": ["leaning", "steady"], "plugins": [plugin], "store": store, "out": folder / "run"}
     return execute(prepare(RunConfig.gather(None, **(options | asked | more))), Listener())
 
 
 @pytest.fixture(scope="module")
-def result(small_options, plugin, tmp_path_factory) -> Result:
+def result(small_options, plugin, common_store, tmp_path_factory) -> Result:
     """One run that several tests look at."""
-    found = run(small_options, plugin, tmp_path_factory.mktemp("tuning"), workers=0)
+    found = run(small_options, plugin, tmp_path_factory.mktemp("tuning"), common_store, workers=0)
     assert found.failure is None, found.failure
     return found
 
@@ -214,7 +214,7 @@ def test_the_truth_of_a_test_query_is_not_looked_at_to_choose(result, monkeypatc
 
 
 def test_another_number_of_workers_gives_the_same(result, small_options, plugin, tmp_path):
-    other = run(small_options, plugin, tmp_path, workers=1)
+    other = run(small_options, plugin, tmp_path, tmp_path / "store", workers=1)
     assert other.failure is None
     key = ["method", "tuning", "variant", "metric", "study", "query_id", "method_seed"]
     first, second = (record.read_per_query(r.folder).sort_values(key, ignore_index=True) for r in (result, other))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,13 +19,9 @@ def plugin(path, kind):
     return next(found for found in plugins.add_file(path) if found.kind == kind).load()
 
 
-def test_the_method_of_the_page_passes_the_command_of_the_page(files_of, shipped_world_store):
-    folder = files_of("add-a-method.md")
-    done = subprocess.run(
-        [sys.executable, "-m", "attribench", "check", "phash", "--plugin", "phash.py", "--json"],
-        cwd=folder, env=os.environ | {"ATTRIBENCH_STORE": str(shipped_world_store), "HF_HUB_OFFLINE": "1"},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+def test_the_method_of_the_page_passes_the_command_of_the_page(files_of, attribench, shipped_world_store):
+    files_of("add-a-method.md")
+    done = attribench("check", "phash", "--plugin", "phash.py", "--json", "--store", str(shipped_world_store))
     assert done.returncode == 0, done.stderr
     verdicts = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(verdict["check"], verdict["status"]) for verdict in verdicts] == [(c.name, "passed") for c in conformance.CHECKS]

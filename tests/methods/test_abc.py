@@ -1,5 +1,6 @@
 """AbC: its heads, the loss they learn by, its calibrator, and files that are not what they should be."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from attribench.methods import abc
 from attribench.methods.abc import Abc, AbcDino
 from attribench.methods.abc.calibrator import Calibrator, calibration_loss
-from attribench.methods.abc.heads import Heads, head, load_heads
+from attribench.methods.abc.heads import Heads, drawn_heads, head, load_heads
 from attribench.methods.abc.in_study import AbcStudy
 from attribench.methods.abc.training import Group, Schedule, nt_xent, off_orthogonality, train_heads
 from attribench.methods.clip import ClipImage
@@ -17,6 +18,7 @@ from scipy import stats
 from torch.nn.functional import cosine_similarity
 
 from attribench.data import Queries
+from attribench.diffusion.loading import LOADING
 from attribench.errors import MethodError, UsageError
 from attribench.files.state import State
 
@@ -32,6 +34,21 @@ def unit(rows):
 
 
 # --------------------------------------------------------------------------------------------- heads
+
+
+def test_heads_are_drawn_while_no_other_thread_loads_a_model():
+    """transformers puts functions that do nothing in place of torch's initialisers while it loads one."""
+    from transformers.initialization import no_init_weights
+
+    expected = drawn_heads("mlp", 4, seed=3).state_dict()
+    found = {}
+    thread = threading.Thread(target=lambda: found.update(drawn_heads("mlp", 4, seed=3).state_dict()))
+    with LOADING, no_init_weights():
+        thread.start()
+        thread.join(0.5)
+        assert not found, "they were drawn all the same"
+    thread.join()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 @pytest.mark.parametrize("shape", ["linear", "channel"])

@@ -60,7 +60,8 @@ def result(exemplar_world, small_model_folder, tmp_path_factory) -> Result:
         None, dataset="gendata", protocol="base-model", data_root=exemplar_world, model=str(small_model_folder), preset="mini",
         workers=1, methods=["montrage", "bm25", "d-trak"], store=folder / "store", out=folder / "run",
         params=[f"base-model.{key}={value}" for key, value in SMALL.items()]
-        + ["montrage.encoder=clip-tiny", "shuffled-queries.encoder=clip-tiny", "d-trak.timesteps=2", "d-trak.projection_dim=64"],
+        + ["montrage.encoder=clip-tiny", "montrage.steps=20", "shuffled-queries.encoder=clip-tiny"]
+        + ["d-trak.timesteps=2", "d-trak.projection_dim=64"],
     )  # fmt: skip
     return execute(prepare(config), Listener())
 

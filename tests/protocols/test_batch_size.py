@@ -42,7 +42,7 @@ def finished(paper_folder: Path, small_model_folder: Path, tmp_path_factory) -> 
         None, methods=["montrage"], dataset="customconcept101", data_root=paper_folder, protocol="batch-size", preset="mini",
         model=str(small_model_folder), workers=0, store=folder / "store", out=folder / "run",
         params=[f"batch-size.{name}={value}" for name, value in SMALL.items()]
-        + ["montrage.attribution=table", "shuffled-queries.encoder=clip-tiny"],
+        + ["montrage.attribution=table", "montrage.steps=20", "shuffled-queries.encoder=clip-tiny"],
     )  # fmt: skip
     return execute(prepare(config), Listener())
 

@@ -186,7 +186,7 @@ def by_models(exemplar_world, small_model_folder, tmp_path_factory) -> Result:
     """One model of each list, with methods that read it or watch its training."""
     return retrieval_run(
         exemplar_world, small_model_folder, tmp_path_factory.mktemp("by-models"), ["d-trak", "montrage"], "d-trak.timesteps=2",
-        "d-trak.projection_dim=64", "montrage.encoder=clip-tiny", "exemplar-retrieval.models_per_case=1",
+        "d-trak.projection_dim=64", "montrage.encoder=clip-tiny", "montrage.steps=20", "exemplar-retrieval.models_per_case=1",
     )  # fmt: skip
 
 

@@ -224,7 +224,7 @@ def finished(grown_folder: Path, small_model_folder: Path, tmp_path_factory) -> 
     config = RunConfig.gather(
         None, methods=["montrage", "pixel"], dataset="customconcept101", data_root=grown_folder, protocol="within-concept",
         preset="mini", model=str(small_model_folder), workers=0, store=folder / "store", out=folder / "run",
-        params=[*params, "montrage.encoder=clip-tiny", "shuffled-queries.encoder=clip-tiny"],
+        params=[*params, "montrage.encoder=clip-tiny", "montrage.steps=20", "shuffled-queries.encoder=clip-tiny"],
     )  # fmt: skip
     return execute(prepare(config), Listener())
 
